@@ -1,0 +1,100 @@
+"""The link to the broker: one connection, one channel, one message in flight, each confirmed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from celery import Celery
+from kombu import Connection, Producer
+
+from streaming_app.errors import BrokerAway, InDoubt
+from view_events import event, topology
+from view_events.event import ViewEvent
+
+#: How long a connect, a declaration or a write may take. A broker that is slower than this is treated as away.
+CONNECT_TIMEOUT_S = 2
+#: How long to wait for a confirm. Requests have their own, shorter deadline; this one frees the publisher thread.
+CONFIRM_TIMEOUT_S = 2
+
+
+class BrokerLink:
+    """Sends batches of events as Celery tasks.
+
+    After any doubt (`InDoubt`) the connection is thrown away: py-amqp takes any ack for its own, so that on a connection
+    used again the late ack of a lost message would confirm the next one. One message in flight for the same reason.
+    Used by one thread only.
+    """
+
+    def __init__(self, celery: Celery) -> None:
+        self._celery = celery
+        self._connection: Connection | None = None
+        self._producer: Producer | None = None
+
+    @property
+    def connected(self) -> bool:
+        return self._producer is not None
+
+    def connect(self) -> None:
+        """Open the connection and see that `history` is there. Raises BrokerAway."""
+        options = {"confirm_publish": True, "read_timeout": CONNECT_TIMEOUT_S, "write_timeout": CONNECT_TIMEOUT_S}
+        connection = self._celery.connection_for_write(
+            heartbeat=0,  # nobody would send it while the thread waits for work; `check` notices a dead broker instead
+            connect_timeout=CONNECT_TIMEOUT_S,
+            transport_options={**self._celery.conf.broker_transport_options, **options},
+        )
+        try:
+            connection.connect()
+            channel = connection.channel()
+            topology.check(channel)
+            self._producer = Producer(channel, auto_declare=False)
+            self._connection = connection
+        except Exception as error:  # whatever it is, there is no link
+            _drop(connection)
+            raise BrokerAway(f"{type(error).__name__}: {error}") from error
+
+    def send(self, events: Sequence[ViewEvent]) -> None:
+        """Publish one task with these events and wait for the broker's confirm. Raises InDoubt, then is disconnected."""
+        if self._producer is None or self._connection is None:
+            raise InDoubt("not connected")
+        try:
+            self._celery.send_task(
+                event.TASK,
+                args=(event.encode(events),),
+                kwargs={"version": event.VERSION},
+                argsrepr=event.describe(events),
+                kwargsrepr="{}",
+                producer=self._producer,
+                exchange=topology.VIEWS.name,
+                routing_key=topology.routing_key(e.kind for e in events),
+                declare=[],  # the publisher may write to `views` and declare nothing
+                mandatory=True,  # an unroutable message comes back (and raises) instead of being confirmed and dropped
+                confirm_timeout=CONFIRM_TIMEOUT_S,
+                retry=False,
+                ignore_result=True,
+            )
+        except Exception as error:  # whatever it is, it is a doubt
+            self.discard()
+            raise InDoubt(f"{type(error).__name__}: {error}") from error
+
+    def check(self) -> None:
+        """Notice, while nothing is to be sent, that the broker closed the connection. Raises InDoubt."""
+        if self._connection is None:
+            return
+        try:
+            self._connection.drain_events(timeout=0.001)
+        except TimeoutError:
+            return
+        except Exception as error:  # whatever it is, it is a doubt
+            self.discard()
+            raise InDoubt(f"{type(error).__name__}: {error}") from error
+
+    def discard(self) -> None:
+        """Close the socket without a word: a goodbye would wait for the answer of a broker that is in doubt."""
+        connection, self._connection, self._producer = self._connection, None, None
+        if connection is not None:
+            _drop(connection)
+
+
+def _drop(connection: Connection) -> None:
+    connection.collect(socket_timeout=0.1)
+

@@ -1,0 +1,45 @@
+"""Records views: `POST /api/views`."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from flask import Blueprint, Response, jsonify, request
+
+from streaming_app import metrics
+from streaming_app.errors import NotAccepted
+from streaming_app.problems import problem
+from streaming_app.services import services
+from streaming_app.view_request import NotJson, Unprocessable, check, decode
+
+blueprint = Blueprint("views", __name__)
+
+NDJSON = "application/x-ndjson"
+#: Bytes in one request: 1,000 events of 1 kB, three times what one takes.
+MAX_BODY_BYTES = 1024 * 1024
+#: Seconds after which a client should send again what was not accepted.
+RETRY_AFTER_S = 1
+
+
+@blueprint.post("/api/views")
+def record() -> Response:
+    """202 once the broker has confirmed every event of the request; else a problem, and none of them counts."""
+    caller = services().tokens.caller(request)
+    if request.mimetype not in {"application/json", NDJSON}:
+        return problem(415, f"Send application/json (an object or an array) or {NDJSON}.")
+    request.max_content_length = MAX_BODY_BYTES
+    try:
+        views = decode(request.get_data(cache=False), lines=request.mimetype == NDJSON)
+        events = check(views, caller, datetime.now(UTC), known=services().catalogue.knows)
+    except NotJson as error:
+        return problem(400, str(error))
+    except Unprocessable as error:
+        return problem(422, "Nothing was recorded.", errors=[fault._asdict() for fault in error.errors])
+    ids = [str(event.event_id) for event in events]
+    try:
+        services().publisher.publish(events)
+    except NotAccepted as reason:
+        detail = f"Not recorded: {reason}. Send the same events again with these ids."
+        return problem(503, detail, {"Retry-After": str(RETRY_AFTER_S)}, event_ids=ids)
+    metrics.ACCEPTED.inc(len(ids))
+    return Response(jsonify(accepted=len(ids), event_ids=ids).data, 202, mimetype="application/json")

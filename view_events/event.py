@@ -1,0 +1,71 @@
+"""A view event: "viewer V saw video X up to second S", as it travels from the streaming app to the history worker."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+import uuid_utils
+
+Kind = Literal["started", "progress", "finished"]
+
+#: The task that carries events, and the version of what it carries. A worker refuses a version that it does not know.
+TASK = "history.record_views"
+VERSION = 1
+
+#: How long views are kept. An id says when its event happened, and older ones are refused: their rows may be gone, and
+#: with them the knowledge that the id was stored before.
+RETENTION = timedelta(days=400)
+
+
+class UnknownEventVersion(Exception):
+    """A message carries events of a version that this worker does not know: it is older than the streaming app."""
+
+
+class ViewEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that happened in one playback. Checked by the streaming app; stored as one row of `view_events`."""
+
+    event_id: UUID  #: UUIDv7; the idempotency key: one id is stored once, the first one wins
+    viewer_id: str  #: 1-128 characters, no control characters
+    video_id: str  #: 1-128 of [A-Za-z0-9._-]
+    playback_id: UUID
+    kind: Kind
+    position_s: float  #: seconds into the video
+    played_from_s: float | None = None  #: since here, up to `position_s`, it really played without a seek
+    at: datetime  #: when it happened, by the server's clock
+    received_at: datetime
+
+
+def new_event_id() -> UUID:
+    """A UUIDv7 of now: ids made one after another lie side by side in the primary key's index."""
+    return UUID(int=uuid_utils.uuid7().int)
+
+
+def event_id_time(event_id: UUID) -> datetime | None:
+    """The time in a UUIDv7 (its first 48 bits, in milliseconds: RFC 9562, 5.7); None where it lies past the year 9999."""
+    try:
+        return datetime.fromtimestamp((event_id.int >> 80) / 1000, UTC)
+    except (OverflowError, ValueError):
+        return None
+
+
+def encode(events: Sequence[ViewEvent]) -> list[dict[str, Any]]:
+    """The events as the task's JSON argument: one object an event, named as the columns of the table."""
+    return [msgspec.to_builtins(event) for event in events]
+
+
+def decode(events: Iterable[object], version: int) -> list[ViewEvent]:
+    """The events of a task's argument. Raises UnknownEventVersion, or msgspec.ValidationError for what is no event."""
+    if version != VERSION:
+        raise UnknownEventVersion(f"events of version {version!r}; this worker knows {VERSION}")
+    return [msgspec.convert(event, ViewEvent, strict=False) for event in events]
+
+
+def describe(events: Sequence[ViewEvent]) -> str:
+    """A batch in a few words, for Flower and the logs: `<12 events: finished 1, progress 11>`."""
+    kinds = sorted({event.kind for event in events})
+    counts = ", ".join(f"{kind} {sum(event.kind == kind for event in events)}" for kind in kinds)
+    return f"<{len(events)} events: {counts}>"
