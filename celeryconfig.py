@@ -6,9 +6,11 @@ Read by `history_worker/app.py` (consumes) and `streaming_app/publisher.py` (pro
 from view_events import topology
 from view_events.settings import BrokerSettings, read
 
-# -- Where --------------------------------------------------------------------------------------------------------------
+# -- Where -----------------------------------------------------------------------------------------
 
 broker_url = read(BrokerSettings).amqp_url
+# Learner mode: without RabbitMQ the messages lie in PostgreSQL, in the tables of pgmq.
+learner_mode = not topology.is_amqp(broker_url)
 
 # One exchange, one work queue. They are declared in view_events/topology.py and never made up from a name.
 task_queues = [topology.HISTORY]
@@ -18,7 +20,7 @@ task_default_exchange_type = topology.VIEWS.type
 task_default_routing_key = "view"
 task_create_missing_queues = False
 
-# -- What travels --------------------------------------------------------------------------------------------------------
+# -- What travels ----------------------------------------------------------------------------------
 
 # JSON and nothing else: a message can be read by a person, and cannot carry code.
 task_serializer = "json"
@@ -29,7 +31,7 @@ task_ignore_result = True
 # Messages are written to disk by the broker.
 task_default_delivery_mode = "persistent"
 
-# -- Commit, then ack -----------------------------------------------------------------------------------------------------
+# -- Commit, then ack ------------------------------------------------------------------------------
 
 # The message is acknowledged after the task has returned, and the task returns after its commit. A worker that dies
 # earlier leaves the message with the broker, which delivers it again.
@@ -40,11 +42,13 @@ task_reject_on_worker_lost = True
 task_acks_on_failure = False
 task_acks_on_timeout = False
 
-# -- A worker and its connection -------------------------------------------------------------------------------------------
+# -- A worker and its connection -------------------------------------------------------------------
 
+# Declares the topology on every connect.
+worker_consumer = "history_worker.consumer:Consumer"
 # Messages a worker holds ahead of its work, for each process of its pool: enough to never wait for the network, few
 # enough that a slow worker does not sit on what another could do.
-worker_prefetch_multiplier = 32
+worker_prefetch_multiplier = 5 if learner_mode else 32
 # Try for ever, also at the first start: a worker waits for its broker, it does not give up on it.
 broker_connection_retry = True
 broker_connection_retry_on_startup = True
@@ -62,7 +66,25 @@ worker_enable_prefetch_count_reduction = False
 control_queue_exclusive = False
 control_queue_durable = True
 
-# -- Logs ------------------------------------------------------------------------------------------------------------------
+# In learner mode a worker holds a message for `visibility_timeout` seconds from the moment it read it; then it goes to
+# another worker. Short, so that a redelivery can be watched; the few messages held ahead are done well before.
+# `wait_time_seconds` 0: a poll would otherwise sit inside PostgreSQL for that long, whatever else the worker has to do.
+broker_transport_options = (
+    {
+        "init_extension": False,  # `make demo` has installed pgmq's SQL already
+        "visibility_timeout": 15,
+        "wait_time_seconds": 0,
+        "polling_interval": 0.2,
+        "pool_size": 4,
+        "pool_timeout": 2,
+    }
+    if learner_mode
+    else {}
+)
+# pgmq has no room for the names of the reply queues that remote control makes.
+worker_enable_remote_control = not learner_mode
+
+# -- Logs ------------------------------------------------------------------------------------------
 
 # The services set up their own logging (view_events/logs.py).
 worker_hijack_root_logger = False

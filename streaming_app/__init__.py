@@ -1,4 +1,4 @@
-"""The streaming app: the library, the video bytes, and `POST /api/views`, which tells the history worker what was seen."""
+"""The streaming app: the library, the video bytes, and `POST /api/views`, which tells the others what was seen."""
 
 from __future__ import annotations
 

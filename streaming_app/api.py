@@ -7,7 +7,7 @@ from typing import Any
 from flask import Blueprint, Response, jsonify, request, url_for
 
 from streaming_app.catalogue import Video
-from streaming_app.history_client import BadCursor, HistoryAway
+from streaming_app.history_client import HistoryAway, Refused
 from streaming_app.problems import problem
 from streaming_app.services import services
 
@@ -32,7 +32,7 @@ def history() -> Response:
     params = {name: request.args[name] for name in HISTORY_PARAMETERS if name in request.args}
     try:
         page = services().history.history(viewer_id, **params)
-    except BadCursor as error:
+    except Refused as error:
         return problem(422, str(error))
     except HistoryAway:
         detail = "The history is away just now. Views are still being recorded."
@@ -51,7 +51,7 @@ def receipts() -> Response:
         return problem(422, 'Expected {"event_ids": [...]}.')
     try:
         return jsonify(services().history.receipts(ids))
-    except BadCursor as error:
+    except Refused as error:
         return problem(422, str(error))
     except HistoryAway:
         return problem(503, "The history is away just now.", {"Retry-After": str(RETRY_AFTER_S)})

@@ -98,7 +98,7 @@ def bearer(authorization: str) -> str:
 
 
 def _same_origin(request: Request) -> bool:
-    # Browsers send Origin with every POST (sendBeacon too) and a page cannot change it. A client without it is no browser.
+    # Browsers send Origin with every POST (sendBeacon too) and no page can change it. Without it: no browser.
     origin = request.headers.get("Origin")
     return origin is None or origin.partition("://")[2] == request.host
 

@@ -15,18 +15,28 @@ from view_events.event import ViewEvent
 CONNECT_TIMEOUT_S = 2
 #: How long to wait for a confirm. Requests have their own, shorter deadline; this one frees the publisher thread.
 CONFIRM_TIMEOUT_S = 2
+CONFIRMED = {
+    "confirm_publish": True,
+    "read_timeout": CONNECT_TIMEOUT_S,
+    "write_timeout": CONNECT_TIMEOUT_S,
+    "client_properties": {"connection_name": "streaming-app"},
+}
 
 
 class BrokerLink:
     """Sends batches of events as Celery tasks.
 
-    After any doubt (`InDoubt`) the connection is thrown away: py-amqp takes any ack for its own, so that on a connection
-    used again the late ack of a lost message would confirm the next one. One message in flight for the same reason.
+    After any doubt (`InDoubt`) the connection is thrown away: py-amqp takes any ack for its own, so that on a
+    connection used again the late ack of a lost message would confirm the next one. One message in flight for the
+    same reason.
     Used by one thread only.
     """
 
     def __init__(self, celery: Celery) -> None:
         self._celery = celery
+        self._amqp = topology.is_amqp(celery.conf.broker_url)
+        # In learner mode a publish returns when PostgreSQL has committed the message: that is its confirm.
+        self._options = {**celery.conf.broker_transport_options, **(CONFIRMED if self._amqp else {})}
         self._connection: Connection | None = None
         self._producer: Producer | None = None
 
@@ -36,11 +46,10 @@ class BrokerLink:
 
     def connect(self) -> None:
         """Open the connection and see that `history` is there. Raises BrokerAway."""
-        options = {"confirm_publish": True, "read_timeout": CONNECT_TIMEOUT_S, "write_timeout": CONNECT_TIMEOUT_S}
         connection = self._celery.connection_for_write(
             heartbeat=0,  # nobody would send it while the thread waits for work; `check` notices a dead broker instead
             connect_timeout=CONNECT_TIMEOUT_S,
-            transport_options={**self._celery.conf.broker_transport_options, **options},
+            transport_options=self._options,
         )
         try:
             connection.connect()
@@ -53,7 +62,7 @@ class BrokerLink:
             raise BrokerAway(f"{type(error).__name__}: {error}") from error
 
     def send(self, events: Sequence[ViewEvent]) -> None:
-        """Publish one task with these events and wait for the broker's confirm. Raises InDoubt, then is disconnected."""
+        """Publish one task with these events and wait for the confirm. Raises InDoubt, and is then disconnected."""
         if self._producer is None or self._connection is None:
             raise InDoubt("not connected")
         try:
@@ -78,7 +87,7 @@ class BrokerLink:
 
     def check(self) -> None:
         """Notice, while nothing is to be sent, that the broker closed the connection. Raises InDoubt."""
-        if self._connection is None:
+        if self._connection is None or not self._amqp:
             return
         try:
             self._connection.drain_events(timeout=0.001)
@@ -97,4 +106,3 @@ class BrokerLink:
 
 def _drop(connection: Connection) -> None:
     connection.collect(socket_timeout=0.1)
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any
 
 import urllib3
@@ -15,8 +16,8 @@ class HistoryAway(Exception):
     """The history API did not answer in time, or not well. Recording goes on without it; pages say so."""
 
 
-class BadCursor(Exception):
-    """The history API does not know this cursor. Answered with 422."""
+class Refused(Exception):
+    """The history API does not take a parameter: a cursor that it did not give, a limit. Answered with 422."""
 
 
 class HistoryClient:
@@ -32,11 +33,14 @@ class HistoryClient:
         )
 
     def history(self, viewer_id: str, **params: str) -> dict[str, Any]:
-        """`{"items": [...], "next_cursor"}` of one viewer. Params: cursor, limit, video_id. Raises HistoryAway, BadCursor."""
+        """`{"items": [...], "next_cursor"}` of one viewer; params: cursor, limit, video_id.
+
+        Raises HistoryAway, and Refused for a bad parameter.
+        """
         return self._ask("GET", "/history", fields={"viewer_id": viewer_id, **params})
 
     def receipts(self, event_ids: Sequence[str]) -> dict[str, Any]:
-        """`{"stored": n, "counted": n, "missing": [ids]}`. Raises HistoryAway."""
+        """`{"stored": n, "counted": n, "missing": [ids]}`. Raises HistoryAway, Refused."""
         return self._ask("POST", "/receipts", json={"event_ids": list(event_ids)})
 
     def _ask(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
@@ -44,9 +48,9 @@ class HistoryClient:
             answer = self._http.request(method, self._url + path, **arguments)
         except urllib3.exceptions.HTTPError as error:
             raise HistoryAway(f"{type(error).__name__} at {self._url}") from error
-        if answer.status == 422:
-            raise BadCursor(answer.json()["detail"])
-        if answer.status != 200:
+        if answer.status == HTTPStatus.UNPROCESSABLE_ENTITY:
+            raise Refused(answer.json()["detail"])
+        if answer.status != HTTPStatus.OK:
             raise HistoryAway(f"status {answer.status} from {self._url}")
         body: dict[str, Any] = answer.json()
         return body

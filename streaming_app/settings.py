@@ -8,11 +8,7 @@ from typing import Annotated, Self
 from pydantic import DirectoryPath, Field, model_validator
 
 from view_events.logs import LogSettings
-from view_events.settings import Port
-
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-#: Known to everybody who has read this line, so it is refused as soon as the app listens beyond this machine.
-DEVELOPMENT_SECRET = "development-only-secret"
+from view_events.settings import DEVELOPMENT_SECRET, LOOPBACK, Port
 
 
 class StreamingSettings(LogSettings):

@@ -1,4 +1,4 @@
-"""Views of clients that only stream, with a bearer token and no page that reports: one `started` a viewer, video, hour."""
+"""Views of clients that only stream, with a token and no page that reports: one `started` a viewer, video, hour."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from view_events.event import ViewEvent
 
 log = structlog.get_logger(__name__)
 
-#: (viewer, video, hour) that this process has sent already. Only saves messages: the derived id is what counts them once.
+#: What this process has sent already. It only saves messages: the derived id is what makes them count once.
 REMEMBERED = 10_000
 
 
 class StreamViews:
     """Records that somebody streams. The bytes never wait for it, and it never raises.
 
-    The event's id is derived from viewer, video and hour, so that ranges, repeats and other processes cannot inflate it.
+    The event's id is derived from viewer, video and hour: ranges, repeats and other processes cannot inflate it.
     """
 
     def __init__(self, tokens: Tokens, publisher: Publisher) -> None:

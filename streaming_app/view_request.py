@@ -6,8 +6,9 @@ Everything the database could refuse is refused here, at the edge, so that a mes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 import msgspec
@@ -45,7 +46,8 @@ class View(Struct, frozen=True, kw_only=True):
     viewer_id: ViewerId | None = None
 
 
-class FieldError(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class FieldError:
     """One thing that is wrong: which event of the request, which field of it, and why."""
 
     index: int | None
@@ -113,10 +115,8 @@ def _every_error(documents: Sequence[Any]) -> Iterator[FieldError]:
                     yield FieldError(index, wanted.name, str(error))
 
 
-def check(
-    views: Sequence[View], caller: Caller, now: datetime, known: Callable[[str], bool]
-) -> list[ViewEvent]:
-    """The events as they will be stored. Raises Unprocessable with every error; AuthError (403) for another's viewer id.
+def check(views: Sequence[View], caller: Caller, now: datetime, known: Callable[[str], bool]) -> list[ViewEvent]:
+    """The events as they will be stored. Raises Unprocessable with every error; AuthError (403) for another's id.
 
     `known` tells whether the catalogue has a video; `now` is the server's clock, with its zone.
     """
@@ -138,9 +138,7 @@ def check(
     return [_event(view, caller, now) for view in views]
 
 
-def _faults(
-    view: View, caller: Caller, now: datetime, known: Callable[[str], bool]
-) -> Iterator[tuple[str, str]]:
+def _faults(view: View, caller: Caller, now: datetime, known: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
     """What the types cannot say: (field, message) for each fault."""
     if caller.ingest and view.viewer_id is None:
         yield "viewer_id", "Required with an ingest token"

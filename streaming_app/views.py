@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 from flask import Blueprint, Response, jsonify, request
@@ -34,7 +35,7 @@ def record() -> Response:
     except NotJson as error:
         return problem(400, str(error))
     except Unprocessable as error:
-        return problem(422, "Nothing was recorded.", errors=[fault._asdict() for fault in error.errors])
+        return problem(422, "Nothing was recorded.", errors=[asdict(fault) for fault in error.errors])
     ids = [str(event.event_id) for event in events]
     try:
         services().publisher.publish(events)

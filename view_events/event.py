@@ -45,7 +45,7 @@ def new_event_id() -> UUID:
 
 
 def event_id_time(event_id: UUID) -> datetime | None:
-    """The time in a UUIDv7 (its first 48 bits, in milliseconds: RFC 9562, 5.7); None where it lies past the year 9999."""
+    """The time in a UUIDv7 (its first 48 bits, in milliseconds: RFC 9562, 5.7); None past the year 9999."""
     try:
         return datetime.fromtimestamp((event_id.int >> 80) / 1000, UTC)
     except (OverflowError, ValueError):

@@ -13,6 +13,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 DEFAULT_AMQP_URL = "amqp://guest:guest@127.0.0.1:5672//"
 
 
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+#: Known to everybody who has read this line, so it is refused as soon as a service listens beyond this machine.
+DEVELOPMENT_SECRET = "development-only-secret"  # noqa: S105 (see above)
 #: Variables whose value no message repeats.
 SECRET_ENDINGS = ("_KEY", "_TOKEN", "PASSWORD")
 

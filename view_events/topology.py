@@ -47,6 +47,11 @@ def routing_key(kinds: Iterable[str]) -> str:
     return ".".join(["view", *sorted(set(kinds))])
 
 
+def is_amqp(broker_url: str) -> bool:
+    """Whether the broker is RabbitMQ (and not the database, as in learner mode)."""
+    return broker_url.startswith("amqp")
+
+
 def declare(connection: Connection) -> None:
     """Bring exchanges, queues and bindings into being; what is there already stays as it is.
 
@@ -58,5 +63,9 @@ def declare(connection: Connection) -> None:
 
 
 def check(channel: StdChannel) -> None:
-    """Raise a channel error (404 NOT_FOUND) unless the queue `history` is there. Declares nothing."""
+    """Raise a channel error (404 NOT_FOUND) unless the queue `history` is there. Declares nothing on the broker."""
+    if not is_amqp(channel.connection.client.as_uri()):
+        VIEWS(
+            channel
+        ).declare()  # pgmq keeps the types of exchanges in the process: without this it would take `direct`
     HISTORY(channel).queue_declare(passive=True)

@@ -1,0 +1,37 @@
+"""The Celery app: `celery -A history_worker.app worker`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+from celery import Celery
+from celery.signals import celeryd_after_setup, setup_logging
+
+from history_worker.settings import WorkerSettings
+from view_events import logs, topology
+from view_events.settings import SettingsError, read
+
+try:
+    settings = read(WorkerSettings)
+    app = Celery("history_worker", include=["history_worker.tasks"])
+    app.config_from_object("celeryconfig", force=True)
+except SettingsError as error:
+    sys.exit(f"history worker: {error}")
+
+
+@setup_logging.connect  # type: ignore[untyped-decorator]
+def _logs(**_: Any) -> None:
+    logs.configure(settings)
+    # Celery's own two lines a task say less than our one.
+    for name in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+@celeryd_after_setup.connect  # type: ignore[untyped-decorator]
+def _name_connections(sender: str, conf: Any, **_: Any) -> None:
+    # The broker's lists then show a worker's connections under its name.
+    if topology.is_amqp(conf.broker_url):
+        options = conf.broker_transport_options
+        conf.broker_transport_options = {**options, "client_properties": {"connection_name": sender}}

@@ -1,0 +1,31 @@
+"""The worker's consumer: Celery's, with the topology declared on every connect, and without what views do not need."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import bootsteps
+from celery.worker import consumer
+from celery.worker.consumer.connection import Connection
+
+from view_events import topology
+
+
+class Topology(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Declares exchanges, queues and bindings on every connect, so that one that somebody deleted comes back."""
+
+    requires = (Connection,)
+
+    def start(self, consumer: Any) -> None:
+        topology.declare(consumer.connection)
+
+
+class Consumer(consumer.Consumer):  # type: ignore[misc]
+    """Named in `celeryconfig.worker_consumer`."""
+
+    class Blueprint(consumer.Consumer.Blueprint):  # type: ignore[misc]
+        # Tasks with a countdown would go through 28 `celery_delayed_*` queues. Views have none.
+        default_steps = (
+            *(step for step in consumer.Consumer.Blueprint.default_steps if not step.endswith(":DelayedDelivery")),
+            Topology,
+        )

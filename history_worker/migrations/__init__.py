@@ -1,0 +1,1 @@
+"""The schema of the history database, step by step."""

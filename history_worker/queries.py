@@ -1,0 +1,98 @@
+"""Reads the history: pages by key, never by OFFSET, so that page 1,000 costs what page 1 costs."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from sqlalchemy import Engine, text
+
+#: Rows of a page unless the caller says otherwise, and at the most.
+PAGE = 20
+MAX_PAGE = 100
+
+
+class BadCursor(Exception):
+    """A cursor that this service did not make. Raised by `Cursor.decode`; answered with 422."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where a page ended: the key of its last row."""
+
+    last_at: datetime
+    playback_id: UUID
+    video_id: str
+
+    def encode(self) -> str:
+        key = msgspec.json.encode([self.last_at, self.playback_id, self.video_id])
+        return base64.urlsafe_b64encode(key).decode().rstrip("=")
+
+    @classmethod
+    def decode(cls, cursor: str) -> Cursor:
+        """Raises BadCursor."""
+        try:
+            key = base64.urlsafe_b64decode(cursor.encode("ascii") + b"==")
+            return cls(*msgspec.json.decode(key, type=tuple[datetime, UUID, str]))
+        except (ValueError, msgspec.DecodeError):
+            raise BadCursor(f"cursor {cursor[:40]!r} is not one that this service gave") from None
+
+
+_HISTORY = text("""
+SELECT playback_id, video_id, started_at, last_at, position_s, finished,
+       (SELECT coalesce(sum(upper(part) - lower(part)), 0)::float8 FROM unnest(played) AS part) AS watched_s
+  FROM playbacks
+ WHERE viewer_id = :viewer_id
+   AND (CAST(:video_id AS text) IS NULL OR video_id = :video_id)
+   AND (CAST(:last_at AS timestamptz) IS NULL
+        OR (last_at, playback_id, video_id) < (:last_at, :after_playback_id, :after_video_id))
+ ORDER BY last_at DESC, playback_id DESC, video_id DESC
+ LIMIT :rows
+""")
+
+
+def history(
+    engine: Engine, viewer_id: str, *, video_id: str | None = None, after: Cursor | None = None, limit: int = PAGE
+) -> dict[str, Any]:
+    """`{"items": [...], "next_cursor": str | None}`: a viewer's playbacks, newest first."""
+    parameters = {
+        "viewer_id": viewer_id,
+        "video_id": video_id,
+        "last_at": after and after.last_at,
+        "after_playback_id": after and after.playback_id,
+        "after_video_id": after and after.video_id,
+        "rows": limit + 1,  # one more than asked for tells whether there is a next page
+    }
+    with engine.connect() as connection:
+        rows = [dict(row) for row in connection.execute(_HISTORY, parameters).mappings()]
+    page = rows[:limit]
+    more = len(rows) > limit
+    cursor = Cursor(page[-1]["last_at"], page[-1]["playback_id"], page[-1]["video_id"]).encode() if more else None
+    return {"items": page, "next_cursor": cursor}
+
+
+_STORED = text("SELECT event_id FROM view_events WHERE event_id = ANY(CAST(:ids AS uuid[]))")
+_COUNTED = text("""
+SELECT coalesce(sum(events), 0)
+  FROM playbacks
+ WHERE (viewer_id, playback_id, video_id) IN (
+       SELECT DISTINCT viewer_id, playback_id, video_id FROM view_events WHERE event_id = ANY(CAST(:ids AS uuid[])))
+""")
+
+
+def receipts(engine: Engine, ids: Sequence[UUID]) -> dict[str, Any]:
+    """`{"stored": n, "counted": n, "missing": [ids]}`.
+
+    `counted` is how many events the playbacks of these events have counted, so that somebody who sent every event of
+    those playbacks sees `counted > stored` if one had been counted twice.
+    """
+    with engine.connect() as connection:
+        stored = set(connection.execute(_STORED, {"ids": list(ids)}).scalars())
+        counted = int(connection.execute(_COUNTED, {"ids": list(ids)}).scalar_one())
+    missing = [str(event_id) for event_id in ids if event_id not in stored]
+    return {"stored": len(stored), "counted": counted, "missing": missing}

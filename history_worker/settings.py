@@ -1,0 +1,34 @@
+"""Settings of the worker, the migrations and the history API."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from view_events.logs import LogSettings
+from view_events.settings import DEVELOPMENT_SECRET, LOOPBACK, DatabaseUrl, Port
+
+
+class DatabaseSettings(LogSettings):
+    """Where the history is kept."""
+
+    database_url: DatabaseUrl
+
+
+class WorkerSettings(DatabaseSettings):
+    """Read once, when `celery -A history_worker.app` starts."""
+
+
+class ApiSettings(DatabaseSettings):
+    """Read once, at the start of `python -m history_worker.api`."""
+
+    history_api_host: str = "127.0.0.1"
+    history_api_port: Port = 8001
+    history_api_token: Annotated[str, Field(min_length=16)] = DEVELOPMENT_SECRET
+
+    @model_validator(mode="after")
+    def _no_default_secret_outside_loopback(self) -> Self:
+        if self.history_api_host not in LOOPBACK and self.history_api_token == DEVELOPMENT_SECRET:
+            raise ValueError(f"HISTORY_API_TOKEN must be set to listen on {self.history_api_host}")
+        return self

@@ -1,0 +1,48 @@
+"""The history database: every view event, and what is derived from them."""
+
+from __future__ import annotations
+
+from sqlalchemy import Boolean, Column, DateTime, Double, Index, Integer, MetaData, Table, Text, Uuid
+from sqlalchemy.dialects.postgresql import NUMMULTIRANGE
+
+metadata = MetaData()
+
+#: One row an event, as it was sent. The primary key is what makes a redelivery harmless.
+view_events = Table(
+    "view_events",
+    metadata,
+    Column("event_id", Uuid, primary_key=True),
+    Column("viewer_id", Text, nullable=False),
+    Column("video_id", Text, nullable=False),
+    Column("playback_id", Uuid, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("position_s", Double, nullable=False),
+    Column("played_from_s", Double),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("received_at", DateTime(timezone=True), nullable=False),
+)
+
+#: One row a playback of a video by a viewer: derived from the set of its events, whatever the order they came in.
+playbacks = Table(
+    "playbacks",
+    metadata,
+    Column("viewer_id", Text, primary_key=True),
+    Column("playback_id", Uuid, primary_key=True),
+    Column("video_id", Text, primary_key=True),
+    Column("started_at", DateTime(timezone=True), nullable=False),  # the earliest event's time
+    Column("last_at", DateTime(timezone=True), nullable=False),  # the latest event's time, and with its id ...
+    Column("last_event_id", Uuid, nullable=False),  # ... what decides whether another event is later
+    Column("position_s", Double, nullable=False),  # the latest event's
+    Column("finished", Boolean, nullable=False),
+    Column("played", NUMMULTIRANGE, nullable=False),  # seconds of the video that were really played
+    Column("events", Integer, nullable=False),  # how many events were counted: each once
+)
+
+#: A viewer's playbacks, newest first: the order in which they are read.
+Index(
+    "playbacks_newest_first",
+    playbacks.c.viewer_id,
+    playbacks.c.last_at.desc(),
+    playbacks.c.playback_id.desc(),
+    playbacks.c.video_id.desc(),
+)

@@ -1,0 +1,74 @@
+"""Fakes of our own interfaces, written by hand."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from streaming_app.errors import BrokerAway, InDoubt
+from view_events.event import ViewEvent, new_event_id
+
+
+class RecordingLink:
+    """A broker that confirms everything and remembers each message.
+
+    `doubts`: how many of the next sends end in doubt; `away`: whether connecting fails; `gate`: sends wait until it is set.
+    """
+
+    def __init__(self, *, doubts: int = 0, away: bool = False) -> None:
+        self.messages: list[list[ViewEvent]] = []
+        self.doubts = doubts
+        self.away = away
+        self.connected = False
+        self.connects = 0
+        self.gate = threading.Event()
+        self.gate.set()
+        self.sending = threading.Event()
+
+    def connect(self) -> None:
+        if self.away:
+            raise BrokerAway("told to be")
+        self.connected = True
+        self.connects += 1
+
+    def send(self, events: Sequence[ViewEvent]) -> None:
+        self.sending.set()
+        self.gate.wait(10)
+        self.messages.append(list(events))
+        if self.doubts:
+            self.doubts -= 1
+            self.connected = False
+            raise InDoubt("told to be")
+
+    def check(self) -> None:
+        if self.away:
+            self.connected = False
+            raise InDoubt("gone")
+
+    def discard(self) -> None:
+        self.connected = False
+
+    @property
+    def events(self) -> list[ViewEvent]:
+        return [event for message in self.messages for event in message]
+
+
+def an_event(**fields: object) -> ViewEvent:
+    now = datetime.now(UTC)
+    values: dict[str, object] = {
+        "event_id": new_event_id(),
+        "viewer_id": "alice",
+        "video_id": "clip-1",
+        "playback_id": uuid4(),
+        "kind": "progress",
+        "position_s": 10.0,
+        "at": now,
+        "received_at": now,
+    }
+    return ViewEvent(**{**values, **fields})  # type: ignore[arg-type]
+
+
+def ids(events: Iterable[ViewEvent]) -> list[str]:
+    return [str(event.event_id) for event in events]
