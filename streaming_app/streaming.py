@@ -1,0 +1,136 @@
+"""What a request for a video's bytes gets: the rules of RFC 9110 for one file, without any input or output."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Protocol
+
+from werkzeug.http import http_date, parse_date, parse_etags
+
+METHODS = ("GET", "HEAD")
+#: The last second that an HTTP date can name (end of 9999). A file's clock may say anything.
+LAST_SECOND = 253_402_300_799
+#: One range: `bytes=0-499`, `bytes=500-` or `bytes=-500`. More digits than this are no position in any file.
+ONE_RANGE = re.compile(r"bytes=[ \t]*(?P<first>[0-9]{0,1000})-(?P<last>[0-9]{0,1000})[ \t]*", re.IGNORECASE)
+
+#: A range that holds no byte of the file.
+UNSATISFIABLE = (0, 0)
+
+
+class Headers(Protocol):
+    """Request headers by lower-case name; granian's and Werkzeug's both are."""
+
+    def get(self, key: str, /) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """One file as it is now; `id` is the video's, `mtime_ns` is nanoseconds since 1970."""
+
+    id: str
+    size: int
+    mtime_ns: int
+    content_type: str
+
+    @property
+    def etag(self) -> str:
+        """Strong, without its quotes: other bytes under the same id have another size or another time."""
+        return f"{self.id}-{self.size:x}-{self.mtime_ns:x}"
+
+    @property
+    def modified(self) -> datetime:
+        """Whole seconds, as HTTP dates are."""
+        return datetime.fromtimestamp(min(max(self.mtime_ns // 10**9, 0), LAST_SECOND), UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Status and headers, and which bytes of the file to send: `start` to `end`, without `end`; none if they are equal.
+
+    `detail` says what was wrong, for an answer of 4xx.
+    """
+
+    status: HTTPStatus
+    headers: tuple[tuple[str, str], ...]
+    start: int = 0
+    end: int = 0
+    detail: str = ""
+
+
+def answer(method: str, headers: Headers, file: File) -> Reply:
+    """The reply to a GET or HEAD. Preconditions come before the range, in the order of RFC 9110, 13.2.2."""
+    known = (
+        ("accept-ranges", "bytes"),
+        ("etag", f'"{file.etag}"'),
+        ("last-modified", http_date(file.modified)),
+        # Kept by a browser, asked about each time: the file may have been replaced.
+        ("cache-control", "no-cache"),
+    )
+    if _has_changed(headers, file):
+        return Reply(HTTPStatus.PRECONDITION_FAILED, known, detail="The video is not the one you asked for any more.")
+    if _is_known(headers, file):
+        return Reply(HTTPStatus.NOT_MODIFIED, known)
+    # Range is defined for GET alone (14.2).
+    wanted = headers.get("range") if method == "GET" else None
+    found = _range(wanted, file.size) if wanted and _range_holds(headers, file) else None
+    if found == UNSATISFIABLE:
+        headers_416 = (*known, ("content-range", f"bytes */{file.size}"))
+        detail = f"The video has {file.size} bytes; the range asks for none of them."
+        return Reply(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, headers_416, detail=detail)
+    start, end = found or (0, file.size)
+    sent = [*known, ("content-type", file.content_type), ("content-length", str(end - start))]
+    if found:
+        sent.append(("content-range", f"bytes {start}-{end - 1}/{file.size}"))
+    status = HTTPStatus.PARTIAL_CONTENT if found else HTTPStatus.OK
+    return Reply(status, tuple(sent), start, end if method == "GET" else start)
+
+
+def _range(value: str, size: int) -> tuple[int, int] | None:
+    """Start and end of the one range asked for; None when there is nothing to obey; UNSATISFIABLE.
+
+    Several ranges are answered with the whole file, as 14.2 allows: no player asks for them, and they cost much. So is
+    what is no range at all. Werkzeug's parser is not used: it takes a suffix longer than the file for unsatisfiable.
+    """
+    match = ONE_RANGE.fullmatch(value)
+    if match is None or not (match["first"] or match["last"]):
+        return None
+    if not match["first"]:
+        suffix = min(int(match["last"]), size)
+        # An empty file has no range to name, but a suffix of it is not wrong either: all of it (14.1.2).
+        return (size - suffix, size) if suffix else (None if int(match["last"]) else UNSATISFIABLE)
+    first = int(match["first"])
+    last = int(match["last"]) if match["last"] else size - 1
+    if match["last"] and last < first:
+        return None
+    return (first, min(last + 1, size)) if first < size else UNSATISFIABLE
+
+
+def _has_changed(headers: Headers, file: File) -> bool:
+    """Whether If-Match (strong comparison), or else If-Unmodified-Since, forbids an answer."""
+    if (tags := headers.get("if-match")) is not None:
+        return not parse_etags(tags.strip()).contains(file.etag)
+    since = parse_date(headers.get("if-unmodified-since"))
+    return since is not None and file.modified > since
+
+
+def _is_known(headers: Headers, file: File) -> bool:
+    """Whether If-None-Match (weak comparison), or else If-Modified-Since, says that the client has these bytes."""
+    if (tags := headers.get("if-none-match")) is not None:
+        known = parse_etags(tags.strip())
+        return known.star_tag or known.contains_weak(file.etag)
+    since = parse_date(headers.get("if-modified-since"))
+    return since is not None and file.modified <= since
+
+
+def _range_holds(headers: Headers, file: File) -> bool:
+    """Whether If-Range, when there is one, names these bytes: the same strong tag, or the same date (13.1.5)."""
+    value = headers.get("if-range")
+    if value is None:
+        return True
+    value = value.strip()
+    if value.startswith(('"', "W/")):
+        return value == f'"{file.etag}"'
+    return parse_date(value) == file.modified
