@@ -1,0 +1,69 @@
+"""Clients that only stream: one `started` a viewer, video and hour."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from streaming_app.auth import Tokens
+from streaming_app.publisher import Publisher
+from streaming_app.stream_views import StreamViews, started
+from tests.fakes import RecordingLink
+from tests.waiting import until
+from view_events.event import event_id_time
+
+TOKENS = Tokens("a-secret-of-enough-length")
+NOON = datetime(2026, 6, 1, 12, 30, tzinfo=UTC)
+
+
+@pytest.fixture
+def link() -> RecordingLink:
+    return RecordingLink()
+
+
+@pytest.fixture
+def stream_views(link: RecordingLink) -> Iterator[StreamViews]:
+    publisher = Publisher(link)
+    publisher.start()
+    until(lambda: publisher.ready, what="the publisher to connect")
+    yield StreamViews(TOKENS, publisher)
+    publisher.stop()
+
+
+def test_the_id_is_the_same_within_the_hour_and_another_after_it() -> None:
+    event = started("alice", "clip-1", NOON)
+    assert event.event_id.version == 7
+    assert event_id_time(event.event_id) == NOON.replace(minute=0)
+    assert started("alice", "clip-1", NOON + timedelta(minutes=29)).event_id == event.event_id
+    others = [
+        started("alice", "clip-1", NOON + timedelta(minutes=30)),
+        started("bob", "clip-1", NOON),
+        started("alice", "clip-2", NOON),
+    ]
+    assert len({event.event_id, event.playback_id, *(other.event_id for other in others)}) == 5
+
+
+def test_ranges_and_repeats_are_one_event(stream_views: StreamViews, link: RecordingLink) -> None:
+    for _ in range(50):
+        stream_views.note(f"Bearer {TOKENS.viewer('alice')}", "clip-1")
+    stream_views.note(f"Bearer {TOKENS.viewer('bob')}", "clip-1")
+    until(lambda: len(link.events) == 2, what="two events")
+    assert [event.viewer_id for event in link.events] == ["alice", "bob"]
+
+
+def test_what_the_broker_did_not_confirm_is_noted_again(stream_views: StreamViews, link: RecordingLink) -> None:
+    link.doubts, link.away = 1, True
+    stream_views.note(f"Bearer {TOKENS.viewer('alice')}", "clip-1")
+    until(lambda: not link.connected, what="the connection to go")
+    link.away = False
+    until(lambda: link.connected, what="the connection to come back")
+    stream_views.note(f"Bearer {TOKENS.viewer('alice')}", "clip-1")
+    until(lambda: len(link.messages) == 2, what="the second try")
+
+
+@pytest.mark.parametrize("authorization", ["", "Bearer forged", f"Bearer {TOKENS.ingest()}", "Basic x"])
+def test_it_never_raises(stream_views: StreamViews, link: RecordingLink, authorization: str) -> None:
+    stream_views.note(authorization, "clip-1")
+    assert not link.events
