@@ -14,7 +14,7 @@ from view_events.event import ViewEvent, new_event_id
 class RecordingLink:
     """A broker that confirms everything and remembers each message.
 
-    `doubts`: how many of the next sends end in doubt; `away`: whether connecting fails; `gate`: sends wait until it is set.
+    `doubts`: how many of the next sends end in doubt; `away`: whether connecting fails; `gate`: sends wait for it.
     """
 
     def __init__(self, *, doubts: int = 0, away: bool = False) -> None:

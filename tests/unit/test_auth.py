@@ -6,6 +6,7 @@ from http.cookies import SimpleCookie
 
 import pytest
 from flask import Request, Response
+from werkzeug.datastructures import Headers
 from werkzeug.test import EnvironBuilder
 
 from streaming_app.auth import COOKIE, AuthError, Caller, Tokens
@@ -14,7 +15,7 @@ TOKENS = Tokens("a-secret-of-enough-length")
 
 
 def a_request(method: str = "POST", cookie: str | None = None, **headers: str) -> Request:
-    builder = EnvironBuilder("/api/views", "http://films.example", method=method, headers=headers)
+    builder = EnvironBuilder("/api/views", "http://films.example", method=method, headers=Headers(headers))
     if cookie:
         builder.headers["Cookie"] = f"{COOKIE}={cookie}"
     return Request(builder.get_environ())
