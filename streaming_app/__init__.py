@@ -12,7 +12,7 @@ def create_app(settings: StreamingSettings) -> Flask:
     # Imported here, so that `flixtrail token` can use streaming_app.auth without loading a web server and a codec.
     from celery import Celery
 
-    from streaming_app import api, health, pages, problems, views
+    from streaming_app import api, health, pages, problems, video_bytes, views
     from streaming_app.auth import Tokens
     from streaming_app.broker import BrokerLink
     from streaming_app.catalogue import Catalogue
@@ -35,7 +35,7 @@ def create_app(settings: StreamingSettings) -> Flask:
         tokens=tokens,
         stream_views=StreamViews(tokens, publisher),
     )
-    for part in (views, api, pages, health):
+    for part in (views, api, video_bytes, pages, health):
         app.register_blueprint(part.blueprint)
     problems.install(app)
     return app

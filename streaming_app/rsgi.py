@@ -1,0 +1,132 @@
+"""The application that granian runs in each web process: video bytes from Rust, everything else from Flask in threads.
+
+A viewer who has stopped reading holds a socket and an open file, no thread and no more than a few hundred kilobytes:
+see docs/decisions/0002-web-server.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+
+import structlog
+from flask import Response
+from granian.rsgi import HTTPProtocol, ProtocolClosed, Scope  # type: ignore[attr-defined]
+
+from streaming_app import create_app, leaving, metrics_files, wsgi
+from streaming_app.problems import problem
+from streaming_app.services import Services
+from streaming_app.settings import StreamingSettings
+from streaming_app.streaming import METHODS
+from streaming_app.video_bytes import reply_for
+from view_events.logs import configure
+
+log = structlog.get_logger(__name__)
+
+STREAM_PATH = re.compile(r"/videos/(?P<video_id>[A-Za-z0-9._-]{1,128})/stream")
+#: Bytes of a request body that Flask may see: what `POST /api/views` takes.
+BODY_BYTES = 1024 * 1024
+#: Up to here a body that is too large is read and thrown away, since a client that is still sending when the
+#: connection closes never reads why. Beyond, the connection is closed.
+DISCARDED_BODY_BYTES = 8 * 1024 * 1024
+#: A body has to be here within this time. A client that dribbles holds no thread, but it need not stay for ever.
+BODY_TIMEOUT_S = 30
+
+
+class Refused(Exception):
+    """A request whose body is not read; `status` says why."""
+
+    def __init__(self, status: HTTPStatus, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+
+
+class App:
+    """Made in the main process; started, in each web process, after the fork."""
+
+    def __init__(self, settings: StreamingSettings) -> None:
+        self._settings = settings
+
+    def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        configure(self._settings)
+        metrics_files.forget_dead_processes()
+        self._loop = loop
+        self._flask = create_app(self._settings)
+        self._services: Services = self._flask.extensions["flixtrail"]
+        self._threads = ThreadPoolExecutor(self._settings.web_threads, thread_name_prefix="flask")
+        self._services.publisher.start()
+        # Look at the folder now: until it is known, streams take the longer way through Flask.
+        threading.Thread(target=self._services.catalogue.videos, name="first look", daemon=True).start()
+        leaving.watch(last_words=self._services.publisher.stop)
+
+    def __rsgi_del__(self, _loop: asyncio.AbstractEventLoop) -> None:
+        # Requests are over: what they gave to the publisher is on its way, and goes before the connection does.
+        self._threads.shutdown()
+        self._services.publisher.stop()
+
+    async def __rsgi__(self, scope: Scope, proto: HTTPProtocol) -> None:
+        try:
+            if self._sends_bytes(scope, proto):
+                return
+            body = await _body(scope, proto)
+            await self._loop.run_in_executor(self._threads, self._run_flask, scope, proto, body)
+        except Refused as refused:
+            _send(proto, problem(refused.status, str(refused)))
+        except ProtocolClosed:
+            log.debug("client went away", path=scope.path)
+        except Exception:
+            log.exception("request failed outside of Flask", path=scope.path)
+            _send(proto, problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong here; it has been logged."))
+
+    def _sends_bytes(self, scope: Scope, proto: HTTPProtocol) -> bool:
+        """Answer a request for the bytes of a video; False leaves it, and every error, to Flask."""
+        match = STREAM_PATH.fullmatch(scope.path)
+        video = match and self._services.catalogue.at_hand(match["video_id"])
+        if not video or scope.method not in METHODS:
+            return False
+        reply = reply_for(video, scope.method, scope.headers)
+        if reply is None or reply.detail:
+            return False
+        headers = list(reply.headers)
+        if reply.start == reply.end:
+            proto.response_empty(reply.status, headers)
+            return True
+        proto.response_file_range(reply.status, headers, str(video.path), reply.start, reply.end)
+        # After the bytes are on their way: they never wait for the history.
+        authorization = scope.headers.get("authorization")
+        if authorization and not wsgi.has_parameter(scope.query_string, "playback"):
+            self._services.stream_views.note(authorization, video.id)
+        return True
+
+    def _run_flask(self, scope: Scope, proto: HTTPProtocol, body: bytes) -> None:
+        status, headers, content = wsgi.run(self._flask, scope, body)
+        proto.response_bytes(status, headers, content)
+
+
+async def _body(scope: Scope, proto: HTTPProtocol) -> bytes:
+    """The whole body. Raises Refused for one that is too large, too slow or of unknown length, ProtocolClosed."""
+    if "transfer-encoding" in scope.headers:
+        # Without a length, a body that breaks off looks like one that ends: half of it might be recorded.
+        raise Refused(HTTPStatus.LENGTH_REQUIRED, "Send a Content-Length.")
+    length = int(scope.headers.get("content-length", "0"))
+    if not length:
+        return b""
+    too_large = Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A body has {BODY_BYTES} bytes at the most.")
+    if length > DISCARDED_BODY_BYTES:
+        raise too_large
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            if length <= BODY_BYTES:
+                return await proto()
+            async for _chunk in proto:
+                pass
+    except TimeoutError:
+        raise Refused(HTTPStatus.REQUEST_TIMEOUT, f"The body was not here within {BODY_TIMEOUT_S} s.") from None
+    raise too_large
+
+
+def _send(proto: HTTPProtocol, response: Response) -> None:
+    proto.response_bytes(response.status_code, response.headers.to_wsgi_list(), response.get_data())

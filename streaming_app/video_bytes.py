@@ -1,0 +1,55 @@
+"""`GET /videos/<id>/stream` as a plain Flask route, for any WSGI server and for what `rsgi` does not answer itself."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+
+from flask import Blueprint, Response, abort, request
+
+from streaming_app.catalogue import Video
+from streaming_app.problems import problem
+from streaming_app.services import services
+from streaming_app.streaming import METHODS, File, Headers, Reply, answer
+
+blueprint = Blueprint("video_bytes", __name__)
+
+#: Bytes read at a time: large enough for a disk, small enough that a thousand streams fit into memory.
+BLOCK_BYTES = 256 * 1024
+
+
+@blueprint.route("/videos/<video_id>/stream", methods=METHODS, provide_automatic_options=False)
+def stream(video_id: str) -> Response:
+    """The bytes of a video, or a range of them."""
+    video = services().catalogue.get(video_id)
+    reply = reply_for(video, request.method, request.headers) if video else None
+    if video is None or reply is None:
+        abort(HTTPStatus.NOT_FOUND, f"No video {video_id!r} in the catalogue.")
+    if reply.detail:
+        return problem(reply.status, reply.detail, dict(reply.headers))
+    authorization = request.headers.get("Authorization")
+    if authorization and "playback" not in request.args and reply.end > reply.start:
+        services().stream_views.note(authorization, video_id)
+    return Response(_blocks(video.path, reply.start, reply.end), reply.status, reply.headers)
+
+
+def reply_for(video: Video, method: str, headers: Headers) -> Reply | None:
+    """What to answer for the file as it is now; None when it is not there any more."""
+    try:
+        status = video.path.stat()
+    except OSError:
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return answer(method, headers, File(video.id, status.st_size, status.st_mtime_ns, video.content_type))
+
+
+def _blocks(path: Path, start: int, end: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        file.seek(start)
+        # A file that has become shorter meanwhile ends the stream early, which the client sees.
+        while start < end and (block := file.read(min(BLOCK_BYTES, end - start))):
+            start += len(block)
+            yield block

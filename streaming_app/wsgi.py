@@ -1,0 +1,67 @@
+"""Runs a WSGI application for one RSGI request whose body has been read."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable
+from typing import Any
+from wsgiref.types import WSGIApplication
+
+from granian.rsgi import Scope
+
+#: What CGI names without HTTP_ in front.
+PLAIN = {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH"}
+
+
+def run(app: WSGIApplication, scope: Scope, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
+    """Status, headers and the whole content of the answer."""
+    started: list[Any] = []
+
+    def start_response(status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> Callable[[bytes], object]:
+        started[:] = int(status.split(" ", 1)[0]), headers
+        return lambda _content: None
+
+    answer = app(environ(scope, body), start_response)
+    try:
+        content = b"".join(answer)
+    finally:
+        if close := getattr(answer, "close", None):
+            close()
+    status, headers = started
+    return status, headers, content
+
+
+def environ(scope: Scope, body: bytes) -> dict[str, Any]:
+    """The request as PEP 3333 wants it."""
+    host, _, port = scope.server.rpartition(":")
+    result: dict[str, Any] = {
+        "REQUEST_METHOD": scope.method,
+        "SCRIPT_NAME": "",
+        # PEP 3333: bytes of the path, each as one character.
+        "PATH_INFO": scope.path.encode().decode("latin-1"),
+        "QUERY_STRING": scope.query_string,
+        "SERVER_NAME": host.strip("[]"),
+        "SERVER_PORT": port,
+        "SERVER_PROTOCOL": f"HTTP/{scope.http_version}",
+        "REMOTE_ADDR": scope.client.rpartition(":")[0].strip("[]"),
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scope.scheme,
+        "wsgi.input": io.BytesIO(body),
+        "wsgi.errors": sys.stderr,
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": True,
+        "wsgi.run_once": False,
+    }
+    for name, value in scope.headers.items():
+        key = PLAIN.get(name) or f"HTTP_{name.upper().replace('-', '_')}"
+        # The same header twice is one with both values (RFC 9110, 5.3); cookies have their own way.
+        separator = "; " if name == "cookie" else ","
+        result[key] = f"{result[key]}{separator}{value}" if key in result else value
+    result["CONTENT_LENGTH"] = str(len(body))
+    return result
+
+
+def has_parameter(query_string: str, name: str) -> bool:
+    """Whether `?name=...` is there, without decoding the rest."""
+    return any(part.partition("=")[0] == name for part in query_string.split("&"))
