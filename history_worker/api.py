@@ -53,7 +53,7 @@ def create_app(settings: ApiSettings, engine: Engine) -> Flask:
     @app.before_request
     def _only_services() -> Response | None:
         shown = request.headers.get("Authorization", "").encode()
-        if request.path.startswith("/healthz") or hmac.compare_digest(shown, expected):
+        if request.path in {"/healthz", "/readyz"} or hmac.compare_digest(shown, expected):
             return None
         return answer({"detail": "Send the service's bearer token."}, 401)
 
