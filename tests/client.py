@@ -1,0 +1,60 @@
+"""A small HTTP client of the streaming app, as a test wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from json import dumps
+from typing import Any
+from uuid import uuid4
+
+import urllib3
+
+from view_events.event import new_event_id
+
+
+class Client:
+    """Somebody with a bearer token, or nobody."""
+
+    def __init__(self, url: str, token: str | None = None) -> None:
+        self.url = url
+        self.headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = urllib3.PoolManager(maxsize=32, timeout=10, retries=False)
+
+    def get(self, path: str, headers: Mapping[str, str] | None = None, **fields: str) -> urllib3.BaseHTTPResponse:
+        return self._http.request("GET", self.url + path, fields=fields, headers={**self.headers, **(headers or {})})
+
+    def post(
+        self, path: str, body: bytes | str | None = None, *, json: Any = None, headers: Mapping[str, str] | None = None
+    ) -> urllib3.BaseHTTPResponse:
+        sent = {**self.headers, **(headers or {})}
+        if json is not None:
+            sent["Content-Type"] = "application/json"
+            body = dumps(json)  # ASCII: what no UTF-8 can carry is escaped, and arrives
+        return self._http.request("POST", self.url + path, body=body, headers=sent)
+
+    def record(self, views: Iterable[Mapping[str, Any]]) -> list[str]:
+        """Post these views; their ids. Fails unless they were accepted."""
+        answer = self.post("/api/views", json=list(views))
+        assert answer.status == 202, (answer.status, answer.data)
+        ids: list[str] = answer.json()["event_ids"]
+        return ids
+
+    def history(self, **fields: str) -> list[dict[str, Any]]:
+        answer = self.get("/api/history", **fields)
+        assert answer.status == 200, (answer.status, answer.data)
+        items: list[dict[str, Any]] = answer.json()["items"]
+        return items
+
+
+def a_view(**fields: Any) -> dict[str, Any]:
+    """A good view, with ids made here."""
+    return {
+        "event_id": str(new_event_id()),
+        "playback_id": str(uuid4()),
+        "kind": "progress",
+        "video_id": "clip-1",
+        "position_s": 10.0,
+        "at": datetime.now(UTC).isoformat(),
+        **fields,
+    }

@@ -1,0 +1,93 @@
+"""The broker dead, frozen, or without its queue: no request hangs, no video waits, nothing is said to be accepted."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any
+
+import pytest
+from kombu import Connection
+
+from tests.client import Client, a_view
+from tests.conftest import Demo
+from tests.waiting import until
+from view_events import topology
+
+pytestmark = pytest.mark.rabbitmq
+
+#: A request's deadline (publisher.DEADLINE_S) and room for a busy machine.
+ANSWERED_S = 0.25 + 0.5
+
+
+@pytest.fixture
+def demo(rabbitmq_demo: Demo) -> Demo:
+    return rabbitmq_demo
+
+
+@pytest.fixture
+def client(demo: Demo) -> Client:
+    return Client(demo.url, demo.token("patient"))
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def refused(client: Client, view: dict[str, Any]) -> None:
+    """The view is not accepted, in time, with all that is needed to send it again."""
+    started = monotonic()
+    answer = client.post("/api/views", json=view)
+    assert monotonic() - started < ANSWERED_S
+    assert answer.status == 503, answer.data
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert answer.json()["event_ids"] == [view["event_id"]]
+
+
+def streams_and_lives(client: Client) -> None:
+    for path, headers in (("/videos/clip-1/stream", {"Range": "bytes=0-99999"}), ("/healthz", {}), ("/api/videos", {})):
+        started = monotonic()
+        assert client.get(path, headers=headers).status in {200, 206}
+        assert monotonic() - started < ANSWERED_S
+
+
+def accepted_again(client: Client, view: dict[str, Any], within_s: float) -> None:
+    until(lambda: client.post("/api/views", json=view).status == 202, within_s, what="views to be accepted again")
+    until(lambda: client.get("/readyz").status == 200, 5, what="every process to be ready")
+
+
+def test_a_frozen_broker_hangs_nobody(demo: Demo, client: Client) -> None:
+    view = a_view()
+    with frozen(demo.status()["broker"]["pid"]):
+        for _ in range(12):
+            refused(client, view)
+            streams_and_lives(client)
+    accepted_again(client, view, within_s=10)
+
+
+def test_a_dead_broker_is_known_to_be_away_and_found_again(demo: Demo, client: Client) -> None:
+    view = a_view()
+    os.kill(demo.status()["broker"]["pid"], signal.SIGKILL)
+    until(lambda: client.get("/readyz").status == 503, 5, what="the app to notice")
+    refused(client, view)
+    streams_and_lives(client)
+    accepted_again(client, view, within_s=40)
+    demo.settled()
+
+
+def test_a_message_that_no_queue_takes_is_not_accepted(demo: Demo, client: Client) -> None:
+    with Connection(demo.status()["broker"]["url"]) as connection:
+        topology.HISTORY(connection.channel()).unbind_from(topology.VIEWS, routing_key=topology.HISTORY.routing_key)
+        try:
+            refused(client, a_view())
+        finally:
+            topology.declare(connection)
+    accepted_again(client, a_view(), within_s=10)
