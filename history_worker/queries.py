@@ -76,23 +76,27 @@ def history(
     return {"items": page, "next_cursor": cursor}
 
 
-_STORED = text("SELECT event_id FROM view_events WHERE event_id = ANY(CAST(:ids AS uuid[]))")
-_COUNTED = text("""
-SELECT coalesce(sum(events), 0)
-  FROM playbacks
- WHERE (viewer_id, playback_id, video_id) IN (
-       SELECT DISTINCT viewer_id, playback_id, video_id FROM view_events WHERE event_id = ANY(CAST(:ids AS uuid[])))
+#: One statement sees one moment. With two, an event that is written between them would be counted and not stored.
+_RECEIPTS = text("""
+WITH asked AS MATERIALIZED (
+    SELECT event_id, viewer_id, playback_id, video_id FROM view_events WHERE event_id = ANY(CAST(:ids AS uuid[]))
+)
+SELECT (SELECT coalesce(array_agg(event_id), '{}') FROM asked) AS stored,
+       (SELECT coalesce(sum(events), 0)
+          FROM playbacks
+         WHERE (viewer_id, playback_id, video_id) IN (SELECT viewer_id, playback_id, video_id FROM asked)) AS counted
 """)
 
 
 def receipts(engine: Engine, ids: Sequence[UUID]) -> dict[str, Any]:
-    """`{"stored": n, "counted": n, "missing": [ids]}`.
+    """`{"stored": n, "counted": n, "missing": [ids]}`, all of one moment.
 
-    `counted` is how many events the playbacks of these events have counted, so that somebody who sent every event of
-    those playbacks sees `counted > stored` if one had been counted twice.
+    `counted` is how many events the playbacks of the stored ones have counted. Somebody who asks for every event that
+    was sent for some playbacks, also for those that were not accepted, gets `counted == stored`: a larger number says
+    that an event was counted twice, a smaller one that a stored event was not counted.
     """
     with engine.connect() as connection:
-        stored = set(connection.execute(_STORED, {"ids": list(ids)}).scalars())
-        counted = int(connection.execute(_COUNTED, {"ids": list(ids)}).scalar_one())
+        row = connection.execute(_RECEIPTS, {"ids": list(ids)}).one()
+    stored = set(row.stored)
     missing = [str(event_id) for event_id in ids if event_id not in stored]
-    return {"stored": len(stored), "counted": counted, "missing": missing}
+    return {"stored": len(stored), "counted": int(row.counted), "missing": missing}

@@ -209,3 +209,27 @@ def test_a_receipt_names_what_is_missing(engine: Engine) -> None:
     write(engine, [event])
     ids = [event.event_id, missing.event_id]
     assert receipts(engine, ids) == {"stored": 1, "counted": 1, "missing": [str(missing.event_id)]}
+
+
+def test_a_receipt_shows_an_event_that_was_counted_twice_or_not_at_all(engine: Engine) -> None:
+    events = playback()
+    write(engine, events)
+    ids = [event.event_id for event in events]
+    for events_counted in (8, 6):
+        with engine.begin() as connection:
+            connection.execute(text("UPDATE playbacks SET events = :n"), {"n": events_counted})
+        assert receipts(engine, ids) == {"stored": 7, "counted": events_counted, "missing": []}
+
+
+def test_receipts_of_one_moment_agree_while_events_are_being_written(engine: Engine) -> None:
+    events = [event for n in range(200) for event in playback(9, playback_id=UUID(int=n))]
+    ids = [event.event_id for event in events]
+    with ThreadPoolExecutor(1) as pool:
+        writing = pool.submit(lambda: [write(engine, events[at : at + 7]) for at in range(0, len(events), 7)])
+        looks = 0
+        while not writing.done():
+            receipt = receipts(engine, ids)
+            assert receipt["counted"] == receipt["stored"]
+            looks += 1
+        writing.result()
+    assert looks > 3
