@@ -1,0 +1,1 @@
+"""What shows that Flixtrail keeps its promises."""

@@ -1,0 +1,135 @@
+"""`python -m proof.load`: runs the load test and judges it. `make load` starts it.
+
+Exit status 1: an accepted event was lost or counted twice, none was accepted, or nothing answers at HOST.
+"""
+
+from __future__ import annotations
+
+import locust  # before everything else: it makes sockets and clocks gevent's, in this process only
+
+# isort: split
+
+import logging
+import os
+import sys
+from pathlib import Path
+from time import monotonic, sleep
+
+import click
+from locust.env import Environment
+from locust.html import get_html_report
+from locust.runners import LocalRunner
+from locust.stats import stats_history
+from locust.util.timespan import parse_timespan
+from rich.console import Console
+
+from proof.load import receipts, target
+from proof.load.locustfile import Client, Ingest, Viewer
+from proof.load.receipts import LOOK_EVERY_S, NoReceipt
+from proof.load.screen import Screen, final_table, last_line
+
+#: Everybody is there within this time, so that most of a short run is the full load.
+SPAWN_S = 2.0
+#: One in so many users is a service, and there is always one.
+USERS_PER_INGEST = 10
+#: What a user has begun may end within this time; then it is broken off, and what it has sent is in doubt.
+STOP_S = 1.0
+UI_ADDRESS, UI_PORT = "127.0.0.1", 8089
+
+
+class Duration(click.ParamType[int]):
+    """Seconds, written as `30`, `30s` or `1m30s`."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        try:
+            return parse_timespan(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no duration; expected something like 30s or 1m30s", param, ctx)
+
+
+@click.command()
+@click.option("--users", envvar="USERS", default=20, show_default=True, type=click.IntRange(1, 10_000))
+@click.option("--duration", envvar="DURATION", default="30s", show_default=True, type=Duration())
+@click.option("--ui", envvar="UI", is_flag=True, help="Start and stop the load on a page of locust's.")
+@click.option("--state", envvar="STATE", default="var", type=click.Path(path_type=Path), help="The report goes here.")
+def main(users: int, duration: int, state: Path, *, ui: bool) -> None:
+    """Put load on the demo (or HOST), then prove that nothing was lost and nothing counted twice."""
+    # One line for a user that broke off is in the table already; locust says a dozen about each.
+    logging.getLogger("locust").setLevel(logging.ERROR)
+    console = Console(highlight=False)
+    Client.target = target.find(os.environ)
+    Ingest.fixed_count = max(1, users // USERS_PER_INGEST) if users > 1 else 0
+    environment = Environment(user_classes=[Viewer, Ingest], events=locust.events, stop_timeout=STOP_S)
+    environment.host = Client.target.url
+    runner = environment.create_local_runner()
+    screen = Screen(console, Client.tally, environment.stats)
+    runner.greenlet.spawn(stats_history, runner)
+    runner.greenlet.spawn(_keep_looking)
+    with screen.moving():
+        _run_until_stopped(runner, console) if ui else _run(runner, screen, users, duration)
+        runner.quit()
+        report = _write_report(environment, state / "load" / "report.html")
+        try:
+            proof = receipts.settle(Client.tally, Client.target.office, lambda: screen.show("waiting", 0))
+        except NoReceipt as reason:
+            raise click.ClickException(
+                f"{Client.tally.accepted:,} events accepted, {Client.tally.seen:,} of them seen stored, and the "
+                f"history does not say what became of the others: {reason}"
+            ) from None
+    verdict = Client.tally.verdict(proof)
+    console.print(final_table(verdict, environment.stats))
+    for error in environment.stats.errors.values():
+        console.print(f"failed {error.occurrences:,} times: {error.method} {error.name}: {error.error}", markup=False)
+    for exception in runner.exceptions.values():
+        console.print(f"a user failed {exception['count']:,} times: {exception['msg']}", markup=False)
+    for fault in verdict.faults:
+        console.print(fault, style="bold red")
+    console.print(f"report: {report}", soft_wrap=True)
+    click.echo(last_line(verdict, environment.stats))
+    sys.exit(1 if verdict.faults else 0)
+
+
+def _run(runner: LocalRunner, screen: Screen, users: int, duration_s: int) -> None:
+    """The load, for so many seconds. Ctrl-C ends it early and goes on to the verdict."""
+    deadline = monotonic() + duration_s
+    runner.start(users, spawn_rate=max(1, users / SPAWN_S))
+    try:
+        while monotonic() < deadline:
+            screen.show("running", runner.user_count)
+            sleep(0.2)
+    except KeyboardInterrupt:
+        pass
+
+
+def _run_until_stopped(runner: LocalRunner, console: Console) -> None:
+    """Locust's own page decides; Ctrl-C ends it and goes on to the verdict."""
+    runner.environment.create_web_ui(host=UI_ADDRESS, port=UI_PORT)
+    console.print(f"Start and stop the load on http://{UI_ADDRESS}:{UI_PORT}. Ctrl-C here ends it with the verdict.")
+    try:
+        while True:
+            sleep(1)
+    except KeyboardInterrupt:
+        pass
+
+
+def _keep_looking() -> None:
+    """Follow what is stored while the load runs. The history may be away meanwhile: then nothing new is known."""
+    office = Client.target.office
+    while True:
+        try:
+            receipts.look(Client.tally, office)
+        except NoReceipt as reason:
+            logging.getLogger(__name__).debug("no receipt: %s", reason)
+        sleep(LOOK_EVERY_S)
+
+
+def _write_report(environment: Environment, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(get_html_report(environment, show_download_link=False))  # type: ignore[no-untyped-call]
+    return path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""The people and services that put the load on: `make load`, or `python -m locust -f proof/load/locustfile.py`.
+
+Everybody keeps the ids of what they send until it was accepted, as the player does, and sends the same ids again.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from http import HTTPStatus
+from itertools import islice
+from random import Random
+from typing import Any, ClassVar
+from uuid import uuid4
+
+import msgspec
+from locust import FastHttpUser, between, events, task
+
+from proof.load import playback
+from proof.load.playback import Step, Video
+from proof.load.tally import Tally
+from proof.load.target import Target, find
+from view_events.event import new_event_id
+
+VIEWS = "/api/views"
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+#: How often the same events are sent before a client gives up; the player would keep them for the next page.
+ATTEMPTS = 5
+#: Pause before sending again where the answer names none, in seconds.
+PAUSE_S = 1.0
+#: The longest Retry-After that a run has time for.
+LONGEST_PAUSE_S = 10.0
+#: One range request of a player: a few seconds of a film.
+RANGE_BYTES = 512 * 1024
+#: Events in a service's batch. The API takes up to 1,000.
+BATCH_EVENTS = (50, 500)
+#: Viewers that one service records for.
+MADE_UP_VIEWERS = 200
+SOON = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, 0}
+
+
+class Client(FastHttpUser):
+    """What viewers and services have in common: the library, and a way to send events until they are accepted."""
+
+    abstract = True
+    network_timeout = 10.0
+    connection_timeout = 5.0
+    #: One process, one target and one tally.
+    target: ClassVar[Target]
+    tally: ClassVar[Tally] = Tally()
+    #: How many times faster than people everything goes.
+    speed: ClassVar[float] = float(os.environ.get("SPEED") or 10)
+
+    def __init__(self, environment: Any) -> None:
+        # Whatever the web UI says: the address that was checked, and that the token is for.
+        self.host = self.target.url
+        super().__init__(environment)
+        self.chance = Random()  # noqa: S311 (a load, not a secret)
+
+    def sleep(self, seconds: float) -> None:
+        """A viewer's seconds, in real ones."""
+        time.sleep(seconds / self.speed)
+
+    def library(self) -> list[Video]:
+        """The videos that can be played; waits until there are some."""
+        while True:
+            with self.client.get("/api/videos", catch_response=True) as answer:
+                listed = answer.json()["videos"] if answer.status_code == HTTPStatus.OK else []
+            videos = [
+                Video(video["id"], video["duration_s"], video["size_bytes"]) for video in listed if video["duration_s"]
+            ]
+            if videos:
+                return videos
+            time.sleep(PAUSE_S)
+
+    def send(self, views: Sequence[dict[str, Any]], *, name: str, headers: Mapping[str, str], lines: bool) -> None:
+        """Send events until they are accepted, refused for good, or ATTEMPTS are over."""
+        self.tally.sending(views)
+        for _ in range(ATTEMPTS):
+            pause_s = self._post(views, name, headers, lines=lines)
+            if pause_s is None:
+                return
+            time.sleep(pause_s)
+
+    def _post(
+        self, views: Sequence[dict[str, Any]], name: str, headers: Mapping[str, str], *, lines: bool
+    ) -> float | None:
+        """One attempt. Seconds to wait before the next one; None when there is nothing to send any more."""
+        sent_at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        bodies = [msgspec.json.encode({**view, "sent_at": sent_at}) for view in views]
+        body = b"\n".join(bodies) if lines else b"[" + b",".join(bodies) + b"]"
+        kind = {"Content-Type": NDJSON if lines else JSON}
+        with self.client.post(VIEWS, body, name=name, headers={**headers, **kind}, catch_response=True) as answer:  # type: ignore[arg-type]
+            if answer.status_code in SOON:
+                return _pause_s(answer.headers)
+            if answer.status_code != HTTPStatus.ACCEPTED:
+                answer.failure(f"status {answer.status_code}: {(answer.text or '')[:200]}")
+                return None
+            ids = answer.json()["event_ids"]
+            if ids != [view["event_id"] for view in views]:
+                answer.failure("accepted, with other ids than were sent")
+            self.tally.accept(ids)
+            return None
+
+
+class Viewer(Client):
+    """Somebody with a browser: looks around, plays a video, looks at the history. Has a cookie from the first page."""
+
+    weight = 9
+    wait_time = between(1 / Client.speed, 3 / Client.speed)
+
+    def on_start(self) -> None:
+        self.client.get("/")
+        self.videos = self.library()
+
+    @task(5)
+    def play(self) -> None:
+        """One playback: the page, then ranges and reports side by side with what plays."""
+        video, playback_id = self.chance.choice(self.videos), str(new_event_id())
+        self.client.get(f"/watch/{video.id}", name="/watch/<id>")
+        self._range(video, 0, 1)
+        for step in playback.steps(video.duration_s, self.chance):
+            self.sleep(step.after_s)
+            self._stream(video, step)
+            views = [playback.view(step, video, playback_id, datetime.now(UTC))]
+            self.send(views, name=VIEWS, headers={"Origin": self.target.url}, lines=False)
+
+    def _stream(self, video: Video, step: Step) -> None:
+        """The bytes of what was played since the last step, one range after another."""
+        begin, end = video.byte_at(step.position_s - step.after_s), video.byte_at(step.position_s)
+        for first in range(begin, end, RANGE_BYTES):
+            self._range(video, first, min(first + RANGE_BYTES, end))
+
+    def _range(self, video: Video, begin: int, end: int) -> None:
+        name, headers = "/videos/<id>/stream", {"Range": f"bytes={begin}-{end - 1}", "Accept-Encoding": "identity"}
+        with self.client.get(
+            f"/videos/{video.id}/stream?playback=1", name=name, headers=headers, catch_response=True
+        ) as answer:
+            content = answer.content or b""
+            if answer.status_code != HTTPStatus.PARTIAL_CONTENT or len(content) != end - begin:
+                answer.failure(f"status {answer.status_code}, {len(content)} bytes of {end - begin}")
+
+    @task(2)
+    def browse(self) -> None:
+        """The library again."""
+        self.client.get("/")
+        self.videos = self.library()
+
+    @task(1)
+    def look_back(self) -> None:
+        """The history: the page, and what its script asks for."""
+        self.client.get("/history")
+        self.client.get("/api/history")
+
+
+class Ingest(Client):
+    """A service that passes on what its viewers watched, in batches, with an ingest token."""
+
+    weight = 1
+    wait_time = between(0.5, 1.5)
+
+    def on_start(self) -> None:
+        viewers = [f"load-{uuid4().hex[:12]}" for _ in range(MADE_UP_VIEWERS)]
+        self.views = playback.many(self.library(), viewers, self.chance)
+        self.headers = {"Authorization": f"Bearer {self.target.ingest_token}"}
+
+    @task
+    def pass_on(self) -> None:
+        """One batch, as an array or as lines."""
+        batch = list(islice(self.views, self.chance.randint(*BATCH_EVENTS)))
+        self.send(batch, name=f"{VIEWS} (batch)", headers=self.headers, lines=self.chance.random() < 0.5)  # noqa: PLR2004
+
+
+def _pause_s(headers: Mapping[str, str] | None) -> float:
+    """Retry-After in seconds; PAUSE_S without one, or with a date."""
+    wanted = (headers or {}).get("Retry-After", "")
+    return min(float(wanted), LONGEST_PAUSE_S) if wanted.isdecimal() else PAUSE_S
+
+
+def _find_target(**_: Any) -> None:
+    """Under plain `locust`; `make load` has found it already, and says what is wrong in a sentence."""
+    if not hasattr(Client, "target"):
+        Client.target = find(os.environ)
+
+
+events.init.add_listener(_find_target)  # type: ignore[no-untyped-call]

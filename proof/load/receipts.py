@@ -1,0 +1,94 @@
+"""Asks what became of the events: `POST /api/views/receipts`."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from http import HTTPStatus
+from typing import Protocol
+
+import urllib3
+
+from proof.load.tally import Receipt, Tally
+
+#: Ids of one question. The streaming app gives the history API one second to answer; this takes a hundredth of it.
+IDS = 1_000
+#: Questions in one look at what is stored, so that looking never becomes the load.
+QUESTIONS = 10
+TIMEOUT_S = 5.0
+#: Between two looks.
+LOOK_EVERY_S = 0.5
+#: Accepted events of which none was stored for so long are lost.
+PATIENCE_S = 60.0
+
+
+class NoReceipt(Exception):
+    """The history gave no answer, or a useless one; the message says which. Ask again later."""
+
+
+class Office(Protocol):
+    """Where to ask; `HttpOffice` is the real one."""
+
+    def ask(self, ids: Sequence[str]) -> Receipt:
+        """Raises NoReceipt."""
+
+
+class HttpOffice:
+    """Asks the streaming app, which asks the history API."""
+
+    def __init__(self, url: str, ingest_token: str) -> None:
+        self._url = f"{url}/api/views/receipts"
+        headers = {"Authorization": f"Bearer {ingest_token}"}
+        self._http = urllib3.PoolManager(headers=headers, timeout=TIMEOUT_S, retries=False)
+
+    def ask(self, ids: Sequence[str]) -> Receipt:
+        try:
+            answer = self._http.request("POST", self._url, json={"event_ids": list(ids)})
+        except urllib3.exceptions.HTTPError as error:
+            raise NoReceipt(f"no answer: {type(error).__name__}") from error
+        if answer.status != HTTPStatus.OK:
+            raise NoReceipt(f"status {answer.status}: {answer.data[:200].decode(errors='replace')}")
+        body = answer.json()
+        return Receipt(tuple(ids), frozenset(body["missing"]), int(body["counted"]))
+
+
+def look(tally: Tally, office: Office) -> None:
+    """Learn what has been stored since the last look. Raises NoReceipt."""
+    unseen = tally.unseen(IDS * QUESTIONS)
+    for at in range(0, len(unseen), IDS):
+        tally.asked(office.ask(unseen[at : at + IDS]))
+
+
+def settle(tally: Tally, office: Office, tick: Callable[[], None], patience_s: float = PATIENCE_S) -> list[Receipt]:
+    """Wait until all that was accepted is stored, or nothing more comes; then the receipts of every event sent.
+
+    Calls `tick` now and then. Raises NoReceipt when the history gave no answer for `patience_s`.
+    """
+    for _ in _patiently(tally, patience_s):
+        with contextlib.suppress(NoReceipt):  # if it stays away, the last questions, below, say why
+            look(tally, office)
+        tick()
+    return [_insist(office, ids, patience_s) for ids in tally.slices(IDS)]
+
+
+def _patiently(tally: Tally, patience_s: float) -> Iterator[None]:
+    """Again and again, until nothing is unseen or no more has been seen for `patience_s`."""
+    seen, deadline = tally.seen, time.monotonic() + patience_s
+    while tally.seen < tally.accepted and time.monotonic() < deadline:
+        yield
+        if tally.seen > seen:
+            seen, deadline = tally.seen, time.monotonic() + patience_s
+        elif tally.seen < tally.accepted:
+            time.sleep(LOOK_EVERY_S)
+
+
+def _insist(office: Office, ids: Sequence[str], patience_s: float) -> Receipt:
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            return office.ask(ids)
+        except NoReceipt:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(LOOK_EVERY_S)

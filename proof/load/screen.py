@@ -1,0 +1,99 @@
+"""What a load test shows: a line that moves while it runs, one table at its end, and a last line for scripts."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+
+from locust.stats import RequestStats, StatsEntry, sort_stats
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from proof.load.tally import Tally, Verdict
+
+#: Where nobody watches a terminal, a line this often.
+LINE_EVERY_S = 5.0
+#: The rate is that of the last seconds: batches come a few a second.
+RATE_S = 5.0
+PERCENTILES = (0.50, 0.95, 0.99)
+
+
+class Screen:
+    """Shows a run; on a terminal in place, elsewhere line by line."""
+
+    def __init__(self, console: Console, tally: Tally, stats: RequestStats) -> None:
+        self._console = console
+        self._tally = tally
+        self._stats = stats
+        self._live: Live | None = None
+        self._began = self._said = monotonic()
+        self._accepted = deque([(self._began, 0)])  # when, and how many then
+
+    @contextmanager
+    def moving(self) -> Iterator[None]:
+        """Within, `show` replaces what it showed before, on a terminal."""
+        if not self._console.is_terminal:
+            yield
+            return
+        with Live(console=self._console, auto_refresh=False, transient=True) as self._live:
+            yield
+        self._live = None
+
+    def show(self, doing: str, users: int) -> None:
+        """How it stands now."""
+        now = monotonic()
+        line = (
+            f"{doing:<8}{now - self._began:4.0f} s · {users} users · accepted {self._tally.accepted:,} "
+            f"({self._rate(now):,.0f}/s) · stored {self._tally.seen:,} · failures {self._stats.num_failures:,}"
+        )
+        if self._live:
+            self._live.update(line, refresh=True)
+        elif now - self._said >= LINE_EVERY_S:
+            self._said = now
+            self._console.print(line, highlight=False, soft_wrap=True)
+
+    def _rate(self, now: float) -> float:
+        self._accepted.append((now, self._tally.accepted))
+        while now - self._accepted[0][0] > RATE_S:
+            self._accepted.popleft()
+        since, before = self._accepted[0]
+        return (self._tally.accepted - before) / max(now - since, 1.0)
+
+
+def final_table(verdict: Verdict, stats: RequestStats) -> Table:
+    """Every kind of request with its latencies, then what became of the views."""
+    table = Table(title="Load test")
+    table.add_column("")
+    for heading in ("count", "failures", "p50 ms", "p95 ms", "p99 ms"):
+        table.add_column(heading, justify="right")
+    for entry in sort_stats(stats.entries):
+        latencies = [f"{entry.get_response_time_percentile(part):,.0f}" for part in PERCENTILES]
+        table.add_row(f"{entry.method} {entry.name}", f"{entry.num_requests:,}", f"{entry.num_failures:,}", *latencies)
+    table.add_section()
+    for name, count in {
+        "views accepted": verdict.accepted,
+        "views stored": verdict.stored,
+        "views lost": verdict.lost,
+        "views counted twice": verdict.duplicated,
+        "views stored, not counted": verdict.uncounted,
+        "views in doubt (sent, no 202)": verdict.in_doubt,
+        "... of which stored": verdict.in_doubt_stored,
+    }.items():
+        table.add_row(name, f"{count:,}")
+    return table
+
+
+def last_line(verdict: Verdict, stats: RequestStats) -> str:
+    """For scripts; the latencies are those of `POST /api/views`, batches included."""
+    posts = StatsEntry(stats, "every POST", "POST")
+    for entry in stats.entries.values():
+        if entry.method == "POST":
+            posts.extend(entry)
+    p50, p95, p99 = (round(posts.get_response_time_percentile(part)) for part in PERCENTILES)
+    return (
+        f"load: accepted={verdict.accepted} stored={verdict.stored} lost={verdict.lost} "
+        f"duplicated={verdict.duplicated} p50={p50}ms p95={p95}ms p99={p99}ms"
+    )

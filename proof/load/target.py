@@ -1,0 +1,134 @@
+"""Where the load goes, and with which token. It stays on this machine unless somebody insists."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import click
+import urllib3
+
+from proof.load.receipts import HttpOffice, NoReceipt
+from streaming_app.auth import Tokens
+from view_events.settings import DEVELOPMENT_SECRET
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+#: SECRET_KEY of docker-compose.yml where nobody has set one.
+COMPOSE_SECRET = "change-me-secret-key"  # noqa: S105 (it stands in docker-compose.yml)
+TIMEOUT_S = 5.0
+
+
+class NoTarget(click.ClickException):
+    """The load cannot start: names the address and says what to do. Ends the program with status 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A streaming app that answers, and an ingest token that it takes."""
+
+    url: str
+    ingest_token: str
+
+    @property
+    def office(self) -> HttpOffice:
+        return HttpOffice(self.url, self.ingest_token)
+
+
+def find(environ: Mapping[str, str]) -> Target:
+    """The target that the environment names: HOST, STATE, INGEST_TOKEN, SECRET_KEY, ALLOW_REMOTE.
+
+    Raises NoTarget where nothing answers, where it is another machine, or where no token is taken.
+    """
+    demo = _demo(Path(environ.get("STATE") or "var"))
+    url = _url(environ.get("HOST") or demo.get("web", {}).get("url") or DEFAULT_URL)
+    local = is_loopback(url)
+    if not local and environ.get("ALLOW_REMOTE") != "1":
+        raise NoTarget(
+            f"{url} is not this machine, and this is a load test. If it is yours and you mean it: ALLOW_REMOTE=1."
+        )
+    _ready(url)
+    demo_key = demo.get("secret_key") if local else None
+    return Target(url, _accepted(url, _ingest_tokens(environ, demo_key, local=local)))
+
+
+def is_loopback(url: str) -> bool:
+    """Whether every address of its host is this machine's own."""
+    try:
+        found = socket.getaddrinfo(urlsplit(url).hostname, None)
+    except OSError:
+        return False
+    return all(ipaddress.ip_address(address[0]).is_loopback for *_, address in found)
+
+
+def _url(host: str) -> str:
+    url = host if "://" in host else f"http://{host}"
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise NoTarget(f"HOST: {host!r} is no address; expected something like {DEFAULT_URL}.")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _demo(state: Path) -> dict[str, Any]:
+    """What `make demo` has written; {} where it never ran."""
+    try:
+        found: dict[str, Any] = json.loads((state / "state.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def _ready(url: str) -> None:
+    try:
+        answer = urllib3.request("GET", f"{url}/readyz", timeout=TIMEOUT_S, retries=False)
+    except urllib3.exceptions.HTTPError as error:
+        raise NoTarget(
+            f"Nothing answers at {url} ({type(error).__name__}). Start it with `make demo`, or name another with HOST."
+        ) from None
+    if answer.status != HTTPStatus.OK:
+        said = answer.data[:200].decode(errors="replace").strip()
+        raise NoTarget(f"{url}/readyz says that no views can be recorded: status {answer.status}, {said}")
+
+
+def _ingest_tokens(environ: Mapping[str, str], demo_key: str | None, *, local: bool) -> Iterator[str]:
+    """Tokens to try, the most particular first. What is only good for this machine never leaves it."""
+    if token := environ.get("INGEST_TOKEN"):
+        yield token
+        return
+    keys = [demo_key, environ.get("SECRET_KEY")]
+    if local:
+        keys += [_dotenv("SECRET_KEY"), COMPOSE_SECRET, DEVELOPMENT_SECRET]
+    for key in filter(None, keys):
+        yield Tokens(key).ingest()
+
+
+def _dotenv(name: str) -> str | None:
+    """A value in the file .env, from which compose takes its variables."""
+    try:
+        lines = Path(".env").read_text().splitlines()
+    except OSError:
+        return None
+    values = [line.partition("=")[2].strip().strip("'\"") for line in lines if line.startswith(f"{name}=")]
+    return values[-1] if values else None
+
+
+def _accepted(url: str, tokens: Iterator[str]) -> str:
+    """The first token that the app takes for an ingest token."""
+    refusal = "there is none"
+    for token in tokens:
+        try:
+            HttpOffice(url, token).ask([])
+        except NoReceipt as reason:
+            refusal = str(reason)
+        else:
+            return token
+    raise NoTarget(
+        f"No ingest token for {url}: {refusal}. "
+        "Set INGEST_TOKEN (`flixtrail token --ingest` prints one), or SECRET_KEY."
+    )
