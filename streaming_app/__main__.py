@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
+import os
 import resource
 import socket
 import sys
@@ -79,6 +80,7 @@ def main() -> None:
 def server(settings: StreamingSettings, address: str) -> MPServer:
     """Granian with the figures of docs/decisions/0002-web-server.md."""
     multiprocessing.set_start_method("fork")
+    os.register_at_fork(after_in_child=leaving.forget_handlers)
     log.info("listening", url=f"http://{settings.host}:{settings.port}", processes=settings.web_processes)
     return MPServer(
         "streaming_app.rsgi",

@@ -49,6 +49,12 @@ def _loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
+def forget_handlers() -> None:
+    """Let a new process die of a signal that comes before its own handlers do: its parent's mean nothing in it."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def watch(last_words: Callable[[float], object]) -> None:
     """Start the thread that ends this process in time; `last_words` gets the seconds it may take."""
     # Daemon threads: a process that gets to its end by itself does not wait for them.

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 
 import structlog
-from flask import Response
+from flask import Flask, Response
 from granian.rsgi import HTTPProtocol, ProtocolClosed, Scope  # type: ignore[attr-defined]
 
 from streaming_app import create_app, leaving, metrics_files, wsgi
@@ -53,19 +53,23 @@ class App:
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         configure(self._settings)
         metrics_files.forget_dead_processes()
-        self._loop = loop
-        self._flask = create_app(self._settings)
-        self._services: Services = self._flask.extensions["flixtrail"]
-        self._threads = ThreadPoolExecutor(self._settings.web_threads, thread_name_prefix="flask")
+        self.adopt(create_app(self._settings), loop)
         self._services.publisher.start()
         # Look at the folder now: until it is known, streams take the longer way through Flask.
         threading.Thread(target=self._services.catalogue.videos, name="first look", daemon=True).start()
         leaving.watch(last_words=self._services.publisher.stop)
 
+    def adopt(self, flask: Flask, loop: asyncio.AbstractEventLoop) -> None:
+        """Serve this app on this loop."""
+        self._flask = flask
+        self._services: Services = flask.extensions["flixtrail"]
+        self._threads = ThreadPoolExecutor(self._settings.web_threads, thread_name_prefix="flask")
+        self._loop = loop
+
     def __rsgi_del__(self, _loop: asyncio.AbstractEventLoop) -> None:
-        # Requests are over: what they gave to the publisher is on its way, and goes before the connection does.
+        # Requests are over, so whoever was told 202 has been; nothing that waits longer than this was promised.
         self._threads.shutdown()
-        self._services.publisher.stop()
+        self._services.publisher.stop(leaving.LAST_WORDS_S)
 
     async def __rsgi__(self, scope: Scope, proto: HTTPProtocol) -> None:
         try:

@@ -6,8 +6,6 @@ The clock shows the seconds that have played, so that "continue at 0:12" can be 
 from __future__ import annotations
 
 import fcntl
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,16 +60,13 @@ def samples(cache: Path, progress: Progress = lambda _title, _done: None) -> Pat
 def _make(clips: list[Clip], folder: Path, progress: Progress) -> None:
     total = sum(clip.seconds for clip in clips)
     made = 0
-    workshop = Path(tempfile.mkdtemp(prefix=".samples-", dir=folder.parent))
-    try:
-        for clip in clips:
-            path = workshop / "clip.mp4"
-            for second in _film(clip, path):
-                progress(clip.title, (made + second) / total)
-            made += clip.seconds
-            path.replace(folder / f"{clip.name}.mp4")
-    finally:
-        shutil.rmtree(workshop, ignore_errors=True)
+    # One place, under the lock: what a killed run left there is written over.
+    unfinished = folder.with_suffix(".unfinished")
+    for clip in clips:
+        for second in _film(clip, unfinished):
+            progress(clip.title, (made + second) / total)
+        made += clip.seconds
+        unfinished.replace(folder / f"{clip.name}.mp4")
 
 
 def _film(clip: Clip, path: Path) -> Iterator[float]:

@@ -62,17 +62,14 @@ class Reply:
 
 def answer(method: str, headers: Headers, file: File) -> Reply:
     """The reply to a GET or HEAD. Preconditions come before the range, in the order of RFC 9110, 13.2.2."""
-    known = (
-        ("accept-ranges", "bytes"),
-        ("etag", f'"{file.etag}"'),
-        ("last-modified", http_date(file.modified)),
-        # Kept by a browser, asked about each time: the file may have been replaced.
-        ("cache-control", "no-cache"),
-    )
+    # Kept by a browser, asked about each time: the file may have been replaced.
+    tag = (("accept-ranges", "bytes"), ("etag", f'"{file.etag}"'), ("cache-control", "no-cache"))
+    known = (*tag, ("last-modified", http_date(file.modified)))
     if _has_changed(headers, file):
         return Reply(HTTPStatus.PRECONDITION_FAILED, known, detail="The video is not the one you asked for any more.")
     if _is_known(headers, file):
-        return Reply(HTTPStatus.NOT_MODIFIED, known)
+        # No more than the tag, which the client has (15.4.5).
+        return Reply(HTTPStatus.NOT_MODIFIED, tag)
     # Range is defined for GET alone (14.2).
     wanted = headers.get("range") if method == "GET" else None
     found = _range(wanted, file.size) if wanted and _range_holds(headers, file) else None

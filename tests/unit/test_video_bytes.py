@@ -1,0 +1,187 @@
+"""The stream route, as plain Flask serves it and as the RSGI application does: the same answers from both."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from werkzeug.datastructures import Headers
+
+from streaming_app import create_app, rsgi, wsgi
+from streaming_app.services import Services
+from streaming_app.settings import StreamingSettings
+from streaming_app.stream_views import StreamViews
+from tests.clips import make_clip
+
+SETTINGS = {"secret_key": "a-secret-of-enough-length"}
+RANGE = {"range": "bytes=10-19"}
+TOKEN = {"authorization": "Bearer x"}
+
+
+class Notes:
+    """Remembers who was noted to stream what."""
+
+    def __init__(self) -> None:
+        self.noted: list[tuple[str, str]] = []
+
+    def note(self, authorization: str, video_id: str) -> None:
+        self.noted.append((authorization, video_id))
+
+
+@dataclass
+class Scope:
+    method: str
+    path: str
+    query_string: str = ""
+    headers: Headers = field(default_factory=Headers)
+    server: str = "127.0.0.1:8000"
+    client: str = "127.0.0.1:50000"
+    scheme: str = "http"
+    http_version: str = "1.1"
+
+
+class Proto:
+    """Takes what granian's protocol object would send."""
+
+    status = 0
+    body = b""
+
+    def _head(self, status: int, headers: list[tuple[str, str]]) -> None:
+        assert not self.status, "answered twice"
+        self.status, self.headers = int(status), Headers(headers)
+
+    def response_empty(self, status: int, headers: list[tuple[str, str]]) -> None:
+        self._head(status, headers)
+
+    def response_bytes(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+        self._head(status, headers)
+        self.body = body
+
+    def response_file_range(self, status: int, headers: list[tuple[str, str]], file: str, start: int, end: int) -> None:
+        assert start < end  # granian refuses anything else
+        self._head(status, headers)
+        self.body = Path(file).read_bytes()[start:end]
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class Site:
+    """Asks both, and sees that they say the same."""
+
+    def __init__(self, folder: Path) -> None:
+        self.videos = folder / "videos"
+        self.settings = StreamingSettings(cache=folder / "cache", videos=self.videos, **SETTINGS)  # type: ignore[arg-type]
+        self.flask = create_app(self.settings)
+        services: Services = self.flask.extensions["flixtrail"]
+        self.notes = Notes()
+        self.services = replace(services, stream_views=cast(StreamViews, self.notes))
+        self.flask.extensions["flixtrail"] = self.services
+
+    def from_flask(self, method: str, path: str, headers: dict[str, str]) -> Answer:
+        answer = self.flask.test_client().open(path, method=method, headers=headers)
+        return Answer(answer.status_code, answer.headers, answer.data)
+
+    def from_rsgi(self, method: str, path: str, headers: dict[str, str]) -> Answer:
+        proto = Proto()
+        asyncio.run(self._ask(method, path, headers, proto))
+        return Answer(proto.status, proto.headers, proto.body)
+
+    async def _ask(self, method: str, path: str, headers: dict[str, str], proto: Proto) -> None:
+        app = rsgi.App(self.settings)
+        app.adopt(self.flask, asyncio.get_running_loop())
+        path, _, query = path.partition("?")
+        await app.__rsgi__(cast(Any, Scope(method, path, query, Headers(headers))), cast(Any, proto))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    make_clip(tmp_path / "videos" / "clip-1.mp4")
+    (tmp_path / "videos" / "empty.mp4").touch()
+    site = Site(tmp_path)
+    site.services.catalogue.videos()
+    return site
+
+
+def plain(headers: Headers) -> list[tuple[str, str]]:
+    return sorted((name.lower(), value) for name, value in headers)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/videos/clip-1/stream", {}, 200),
+        ("/videos/clip-1/stream", {"range": "bytes=10-"}, 206),
+        ("/videos/clip-1/stream", {"range": "bytes=-10"}, 206),
+        ("/videos/clip-1/stream", {"range": "bytes=99999999-"}, 416),
+        ("/videos/clip-1/stream", {"if-none-match": "*"}, 304),
+        ("/videos/clip-1/stream", {"if-match": '"x"'}, 412),
+        ("/videos/empty/stream", {}, 200),
+        ("/videos/nobody/stream", {}, 404),
+    ],
+)
+def test_both_give_the_same_answer(site: Site, method: str, path: str, headers: dict[str, str], status: int) -> None:
+    if method == "HEAD" and "range" in headers:
+        status = 200
+    flask, granian = site.from_flask(method, path, headers), site.from_rsgi(method, path, headers)
+    assert (flask.status, granian.status) == (status, status)
+    assert flask.body == granian.body
+    assert plain(flask.headers) == plain(granian.headers)
+    if method == "GET" and status < 300:
+        assert len(flask.body) == int(flask.headers["Content-Length"])
+
+
+@pytest.mark.parametrize("ask", [Site.from_flask, Site.from_rsgi])
+def test_who_streams_with_a_token_and_without_a_page_is_noted(site: Site, ask: Any) -> None:
+    ask(site, "GET", "/videos/clip-1/stream", {**RANGE, **TOKEN})
+    assert site.notes.noted == [("Bearer x", "clip-1")]
+
+
+@pytest.mark.parametrize("ask", [Site.from_flask, Site.from_rsgi])
+@pytest.mark.parametrize(
+    ("method", "path", "headers"),
+    [
+        ("GET", "/videos/clip-1/stream", {}),  # nobody in particular
+        ("GET", "/videos/clip-1/stream?playback=1", TOKEN),  # a page reports by itself
+        ("HEAD", "/videos/clip-1/stream", TOKEN),
+        ("GET", "/videos/clip-1/stream", {"if-none-match": "*", **TOKEN}),
+        ("GET", "/videos/clip-1/stream", {"range": "bytes=99999999-", **TOKEN}),
+        ("GET", "/videos/nobody/stream", TOKEN),
+    ],
+)
+def test_others_are_not(site: Site, ask: Any, method: str, path: str, headers: dict[str, str]) -> None:
+    ask(site, method, path, headers)
+    assert site.notes.noted == []
+
+
+@pytest.mark.parametrize("ask", [Site.from_flask, Site.from_rsgi])
+def test_a_file_that_is_gone_is_404_though_the_catalogue_has_it_still(site: Site, ask: Any) -> None:
+    (site.videos / "clip-1.mp4").unlink()
+    assert site.services.catalogue.at_hand("clip-1")
+    assert ask(site, "GET", "/videos/clip-1/stream", {}).status == 404
+
+
+@pytest.mark.parametrize("ask", [Site.from_flask, Site.from_rsgi])
+def test_a_file_that_was_replaced_is_served_as_it_is_now(site: Site, ask: Any) -> None:
+    before = ask(site, "GET", "/videos/clip-1/stream", {})
+    (site.videos / "clip-1.mp4").write_bytes(b"shorter")
+    after = ask(site, "GET", "/videos/clip-1/stream", {"range": "bytes=2-", "if-range": before.headers["etag"]})
+    assert (after.status, after.body) == (200, b"shorter")
+
+
+def test_a_failure_of_the_adapter_is_a_500_and_a_log_line(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("told to")
+
+    monkeypatch.setattr(wsgi, "run", fails)
+    answer = site.from_rsgi("GET", "/healthz", {})
+    assert answer.status == 500
+    assert b"told to" not in answer.body
