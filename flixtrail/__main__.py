@@ -1,0 +1,5 @@
+"""`python -m flixtrail`: the command line."""
+
+from flixtrail.cli import main
+
+main()

@@ -1,0 +1,62 @@
+"""`flixtrail`: start the demo, look into it, and play with its workers."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from flixtrail.local.errors import DemoError
+
+#: Each lives in the module of its name, which is imported only when it is asked for: `flixtrail status` shall not wait
+#: for what `flixtrail send` needs.
+COMMANDS = {
+    "demo": "Start everything on this machine, until Ctrl-C.",
+    "send": "Record N views, and wait until they are stored.",
+    "status": "Which process is what.",
+    "token": "Make a bearer token.",
+    "watch": "Watch the work queue: what waits, who holds what, what comes back.",
+    "workers": "Add, stop, kill, freeze or thaw a history worker.",
+}
+
+
+class Commands(click.Group):
+    """The subcommands, by name, imported late."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 (click's signature)
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"flixtrail.commands.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """One line a command, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def command() -> None:
+    """Flixtrail on one machine: videos, views, and a work queue to look into.
+
+    \b
+    Start it in one terminal:       flixtrail demo
+    In a second one:                flixtrail watch
+    In a third:                     flixtrail send 1000
+                                    flixtrail workers kill
+    """  # noqa: D301 (click's \b)
+
+
+def main(arguments: list[str] | None = None) -> Any:
+    """The program `flixtrail`. Exit status 1: it did not work; 2: an option or a variable is wrong."""
+    try:
+        command.main(args=arguments, prog_name="flixtrail")
+    except DemoError as error:
+        if error.exit_status:
+            click.echo(error, err=True)
+        sys.exit(error.exit_status)

@@ -1,0 +1,82 @@
+"""`flixtrail demo`: everything on this machine, in one terminal."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import Any
+
+import click
+
+from flixtrail.local.errors import WrongSetting
+
+
+@click.command(
+    context_settings={"show_default": True},
+    epilog="Every option can be an environment variable: PORT=8100 WORKERS=4 make demo",
+)
+@click.option("--port", envvar="PORT", default="8000", help="Where the streaming app listens, on 127.0.0.1.")
+@click.option("--workers", envvar="WORKERS", default="2", help="How many history workers write views to the database.")
+@click.option(
+    "--broker",
+    envvar="BROKER",
+    default="auto",
+    help="`rabbitmq`: a private RabbitMQ node (needs rabbitmq-server). `embedded`: learner mode, the messages lie in "
+    "PostgreSQL. `auto`: RabbitMQ where it is installed.",
+)
+@click.option(
+    "--videos",
+    envvar="VIDEOS",
+    default="",
+    help="A folder of mp4, webm or mkv files. None: three sample clips are made.",
+)
+@click.option("--state", envvar="STATE", default="./var", help="Where data, logs and sockets are kept.")
+@click.option("--amqp-url", envvar="AMQP_URL", default="", help="A broker that runs already; then none is started.")
+@click.option(
+    "--database-url", envvar="DATABASE_URL", default="", help="A PostgreSQL that runs already; then none is started."
+)
+def command(**options: str) -> None:
+    """Start everything on this machine: PostgreSQL, the broker, the streaming app, the history API, history workers,
+    and Flower where the broker is RabbitMQ. Prints `ready: http://...` and runs until Ctrl-C.
+
+    Started again, the history is still there. A part that dies is started again: try `flixtrail workers kill`.
+    """
+    from flixtrail.local.settings import DemoSettings
+    from view_events.settings import SettingsError, read
+
+    try:
+        settings = read(DemoSettings, {name.upper(): value for name, value in options.items()})
+    except SettingsError as error:
+        raise WrongSetting(str(error)) from None
+
+    from flixtrail.local.stack import Stack
+    from flixtrail.local.state import State
+    from flixtrail.local.telling import Teller
+
+    state = State(settings.state)
+    state.make()
+    with state.lock():
+        run(Stack(settings, state, Teller()))
+
+
+def run(stack: Any) -> None:
+    """From the first process to the last. Exit status 1 when a part did not come up."""
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        stack.stop_requests += 1
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    from flixtrail.local.greeting import greeting
+
+    stack.clear()
+    try:
+        stack.start()
+        stack.teller.plain(f"ready: {stack.addresses.web_url}")
+        stack.teller.say(greeting(stack))
+        stack.watch()
+    finally:
+        stack.stop()
+        sys.stdout.flush()
+    stack.teller.say(f"stopped. The history stays in {stack.state.folder}")

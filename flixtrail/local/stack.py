@@ -1,0 +1,325 @@
+"""All parts together: the order in which they start, what happens when one dies, the order in which they stop.
+
+    database, broker  ->  tables  ->  history API, streaming app  ->  workers  ->  Flower
+
+They stop the other way round, the streaming app first: nothing new is accepted, then what was accepted is written.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Callable, Sequence
+from time import monotonic, sleep
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import psutil
+
+from flixtrail.local import leftovers, parts, ports
+from flixtrail.local.errors import DemoError, Interrupted, PartFailed, PortTaken
+from flixtrail.local.postgres import MESSAGES, Postgres
+from flixtrail.local.queue import Queue, queue_of
+from flixtrail.local.rabbitmq import HOW_TO_INSTALL, RabbitMQ, is_installed
+from flixtrail.local.settings import DemoSettings
+from flixtrail.local.state import State
+from flixtrail.local.supervisor import POLL_S, Part, PartStatus, Supervisor, SupervisorAway, tree
+from flixtrail.local.telling import Teller
+
+#: A cold machine needs ten seconds; past this somebody should look at the log.
+START_DEADLINE_S = 90
+#: How often a part is tried again that the supervisor has given up.
+RETRY_S = 10
+#: Lines of a part's log that are shown when it fails.
+LOG_TAIL = 15
+
+
+class Stack:
+    """One demo, from its first process to its last."""
+
+    def __init__(self, settings: DemoSettings, state: State, teller: Teller) -> None:
+        self.settings = settings
+        self.state = state
+        self.teller = teller
+        #: Ctrl-C and SIGTERM so far. The first stops everything in order, the second at once.
+        self.stop_requests = 0
+        self.rabbitmq: RabbitMQ | None = None
+        self.postgres: Postgres | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._seen: dict[str, PartStatus] = {}
+        self._retry_at: dict[str, float] = {}
+
+    # -- start ----------------------------------------------------------------------------------------
+
+    def clear(self) -> None:
+        """End what an earlier demo on this state left behind (after kill -9), and make the folders anew."""
+        data = self.state.folder / "postgres"
+        ended = leftovers.end(leftovers.processes(self.state.folder, works_in=data))
+        if ended:
+            self.teller.say(f"ended {ended} processes that an earlier demo left behind")
+        # It may name a process that has its number by chance. Nothing works in that folder now.
+        (data / "postmaster.pid").unlink(missing_ok=True)
+        self.state.forget()
+        self.state.prepare()
+
+    def start(self) -> None:
+        """Start everything; returns when views can be recorded. Raises DemoError, Interrupted when asked to stop."""
+        port = self.settings.port
+        if not ports.is_free(port):
+            raise PortTaken(
+                f"PORT: {port} on 127.0.0.1 is taken by another program. Choose another: PORT={port + 1} make demo"
+            )
+        self.supervisor = Supervisor(self.state)
+        self._launch_supervisor()
+        self._start_broker()
+        self._start_database()
+        self.addresses = self._addresses()
+        self.queue: Queue = queue_of(self.addresses.broker_url, self.addresses.management_url)
+        self._add(parts.history_api(self.state, self.addresses))
+        self._add(parts.web(self.state, self.addresses, self.settings.videos))
+        self._upgrade_tables()
+        if self.rabbitmq:
+            self._wait("RabbitMQ", self.rabbitmq.is_ready)
+        for number in range(1, self.settings.workers + 1):
+            self._add(parts.worker(f"{parts.WORKER}{number}", self.addresses))
+        self._publish()
+        self._wait("a history worker", lambda: self.queue.consumers() > 0)
+        self._wait("the streaming app", lambda: _is_ready(self.addresses.web_url))
+        if self.has_flower:
+            self._add(parts.flower(self.state, self.addresses))
+
+    @property
+    def learner_mode(self) -> bool:
+        """Whether the messages lie in PostgreSQL."""
+        if self.settings.amqp_url:
+            return self.settings.amqp_url.startswith("pgmq")
+        return self.rabbitmq is None
+
+    @property
+    def has_flower(self) -> bool:
+        """Celery's events and remote control, which Flower lives on, need RabbitMQ."""
+        return not self.learner_mode
+
+    def _launch_supervisor(self) -> None:
+        self._process = self.supervisor.launch()
+        deadline = monotonic() + START_DEADLINE_S
+        while True:
+            try:
+                self.supervisor.status()
+            except SupervisorAway:
+                if self._process.poll() is not None or monotonic() > deadline:
+                    raise PartFailed(self._failure("supervisord", "did not start")) from None
+                if self.stop_requests:
+                    raise Interrupted("stopped while it was starting") from None
+                sleep(0.02)
+            else:
+                return
+
+    def _start_broker(self) -> None:
+        wanted = self.settings.broker
+        if self.settings.amqp_url or wanted == "embedded" or (wanted == "auto" and not is_installed()):
+            return
+        if not is_installed():
+            raise DemoError(f"BROKER: 'rabbitmq' needs rabbitmq-server on this machine. {HOW_TO_INSTALL}")
+        self.rabbitmq = RabbitMQ(self.state)
+        self.rabbitmq.configure()
+        self._add(self.rabbitmq.epmd_part())
+        self._add(self.rabbitmq.part())
+
+    def _start_database(self) -> None:
+        if self.settings.database_url and not (self.learner_mode and not self.settings.amqp_url):
+            return
+        self.postgres = Postgres(self.state)
+        self.postgres.initialise()
+        self._add(self.postgres.part())
+        self._wait("PostgreSQL", self.postgres.is_ready)
+        self.postgres.create_databases(learner_mode=self.learner_mode)
+
+    def _addresses(self) -> parts.Addresses:
+        chosen = ports.keep(self.state, ("history_api", "flower"))
+        if self.settings.amqp_url:
+            broker_url = self.settings.amqp_url
+        elif self.rabbitmq:
+            broker_url = self.rabbitmq.url
+        else:
+            broker_url = self._own_postgres().broker_url()
+        return parts.Addresses(
+            web_port=self.settings.port,
+            history_api_port=chosen["history_api"],
+            flower_port=chosen["flower"],
+            broker_url=broker_url,
+            management_url=self.rabbitmq.management_url if self.rabbitmq else None,
+            database_url=self.settings.database_url or self._own_postgres().url(),
+        )
+
+    def _own_postgres(self) -> Postgres:
+        assert self.postgres is not None, MESSAGES  # noqa: S101 (it was started, since no URL was given)
+        return self.postgres
+
+    def _upgrade_tables(self) -> None:
+        with self.state.log("migrations").open("ab") as log:
+            process = subprocess.Popen(  # noqa: S603
+                parts.migrations(),
+                env=parts.service_environment(self.addresses) | {leftovers.STATE_MARK: str(self.state.folder)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self._wait("the tables", lambda: process.poll() is not None)
+        if process.returncode:
+            raise PartFailed(self._failure("migrations", f"ended with status {process.returncode}"))
+
+    def _add(self, part: Part) -> None:
+        self.supervisor.add(part)
+
+    def _publish(self) -> None:
+        """Write down for the command line what runs where."""
+        addresses = self.addresses
+        flower = {
+            "url": addresses.flower_url,
+            "user": "flixtrail",
+            "password": self.state.secret("flower_password"),
+        }
+        self.state.write(
+            {
+                "web": {"url": addresses.web_url},
+                "history_api": {"url": addresses.history_api_url, "token": self.state.secret("history_api_token")},
+                "broker": {
+                    "kind": "embedded" if self.learner_mode else "rabbitmq",
+                    "url": addresses.broker_url,
+                    "management_url": addresses.management_url,
+                },
+                "database": {"url": addresses.database_url.replace("postgresql+psycopg:", "postgresql:")},
+                "flower": flower if self.has_flower else None,
+                "secret_key": self.state.secret("secret_key"),
+                "supervisor": {"socket": str(self.supervisor.socket)},
+            }
+        )
+
+    def _wait(self, what: str, there: Callable[[], bool]) -> None:
+        """Until it is there. Raises PartFailed when a part gives up or the deadline passes, Interrupted on Ctrl-C."""
+        deadline = monotonic() + START_DEADLINE_S
+        with self.teller.waiting(what):
+            while not there():
+                if self.stop_requests:
+                    raise Interrupted("stopped while it was starting")
+                failed = [part.name for part in self.supervisor.status().values() if part.failed]
+                if failed:
+                    raise PartFailed(self._failure(failed[0], "did not start"))
+                if monotonic() > deadline:
+                    raise PartFailed(f"{what}: not there after {START_DEADLINE_S} s. Logs: {self.state.logs}")
+                sleep(POLL_S / 4)
+
+    def _failure(self, part: str, what_happened: str) -> str:
+        log = self.state.log(part)
+        lines = log.read_text(errors="replace").splitlines()[-LOG_TAIL:] if log.exists() else []
+        return "\n".join([f"{part} {what_happened}. The end of {log}:", *(f"  | {line}" for line in lines)])
+
+    # -- while it runs --------------------------------------------------------------------------------
+
+    def watch(self) -> None:
+        """Until somebody asks to stop: say which part died and was started again, and try what was given up."""
+        self._seen = self.supervisor.status()
+        while not self.stop_requests:
+            try:
+                self._compare(self.supervisor.status())
+            except SupervisorAway:
+                if not self.stop_requests:
+                    self._start_again()
+            sleep(POLL_S)
+
+    def _compare(self, now: dict[str, PartStatus]) -> None:
+        for name, part in now.items():
+            before = self._seen.get(name)
+            if part.failed:
+                self._try_again(name, newly=before is None or not before.failed)
+            elif before is None:
+                self.teller.say(f"{name} was added")
+            elif part.stopped and not before.stopped:
+                self.teller.say(f"{name} was stopped")
+            elif part.pid and before.pid and part.pid != before.pid:
+                self.teller.say(f"[yellow]{name} died (process {before.pid}) and runs again (process {part.pid})[/]")
+            # Between two processes there is none: remember the last one.
+            elif not part.pid and before.pid and not part.stopped:
+                continue
+            self._seen[name] = part
+
+    def _try_again(self, name: str, *, newly: bool) -> None:
+        if newly:
+            self.teller.say(f"[red]{self._failure(name, 'keeps failing at its start')}[/]")
+        if monotonic() >= self._retry_at.get(name, 0):
+            self._retry_at[name] = monotonic() + RETRY_S
+            self.supervisor.start(name)
+
+    def _start_again(self) -> None:
+        self.teller.say("[yellow]the supervisor died: starting every part again[/]")
+        leftovers.end(leftovers.processes(self.state.folder, works_in=self.state.folder / "postgres"))
+        names = [path.stem for path in sorted(self.state.parts.glob("*.conf"))]
+        stopped = {name for name, part in self._seen.items() if part.stopped}
+        self._launch_supervisor()
+        for name in names:
+            if name not in stopped:
+                self.supervisor.start(name)
+        self._seen = self.supervisor.status()
+
+    # -- stop -----------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Stop everything, in order. Returns when no process is left, whatever happened before."""
+        try:
+            if self._process and self._process.poll() is None:
+                self._climb_down()
+        except SupervisorAway:
+            pass  # then what it left is ended below
+        leftovers.end(leftovers.processes(self.state.folder, works_in=self.state.folder / "postgres"))
+        if self._process:
+            self._process.wait()
+        self.state.forget()
+
+    def _climb_down(self) -> None:
+        """The ladder, a line a step."""
+        status = self.supervisor.status()
+        workers = [name for name in status if name.startswith(parts.WORKER)]
+        _thaw(status, workers)
+        self._stop_together("the streaming app: nothing new is accepted", [parts.WEB])
+        self._stop_together("the history workers: what they hold is written or goes back", workers)
+        self._stop_together("the history API, Flower", [parts.HISTORY_API, parts.FLOWER])
+        self._stop_together("the broker, the database", ["rabbitmq", "postgres"])
+        self._stop_together("", ["epmd"])
+        self.supervisor.shutdown()
+        if self._process:
+            try:
+                self._process.wait(timeout=3)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+
+    def _stop_together(self, what: str, names: Sequence[str]) -> None:
+        status = self.supervisor.status()
+        names = [name for name in names if name in status]
+        running = [name for name in names if not status[name].stopped]
+        if what and names:
+            self.teller.say(f"stopping {what}")
+        for name in running:
+            self.supervisor.stop(name)
+        # The supervisor itself kills what takes longer than its `stop_wait_s`.
+        while self.stop_requests < 2 and any(self.supervisor.status()[name].pid for name in running):  # noqa: PLR2004
+            sleep(POLL_S / 4)
+
+
+def _thaw(status: dict[str, PartStatus], names: Sequence[str]) -> None:
+    """A frozen process cannot hear that it shall stop."""
+    for name in names:
+        for process in tree(status[name].pid):
+            try:
+                process.send_signal(signal.SIGCONT)
+            except psutil.NoSuchProcess:
+                continue
+
+
+def _is_ready(web_url: str) -> bool:
+    try:
+        with urlopen(f"{web_url}/readyz", timeout=2) as answer:  # noqa: S310 (our own http:// address)
+            return bool(answer.status == 200)  # noqa: PLR2004
+    except (URLError, OSError):
+        return False
