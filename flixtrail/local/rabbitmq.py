@@ -45,7 +45,7 @@ POLICIES = [
 def server_script() -> Path | None:
     """RabbitMQ's own start script, None where it is not installed.
 
-    Debian's /usr/sbin/rabbitmq-server leads to `rabbitmq-script-wrapper`, which insists on root and switches to the user
+    Debian's /usr/sbin/rabbitmq-server leads to `rabbitmq-script-wrapper`, which insists on root and becomes the user
     `rabbitmq`. The script that it wraps has kept its name and lies beside `rabbitmq-env`.
     """
     path = os.pathsep.join([os.environ.get("PATH", ""), *MORE_FOLDERS])
