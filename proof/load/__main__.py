@@ -11,11 +11,16 @@ import locust  # before everything else: it makes sockets and clocks gevent's, i
 
 import logging
 import os
+import signal
+import socket
 import sys
+import threading
 from pathlib import Path
 from time import monotonic, sleep
+from types import FrameType
 
 import click
+from locust.argument_parser import get_parser
 from locust.env import Environment
 from locust.html import get_html_report
 from locust.runners import LocalRunner
@@ -34,7 +39,9 @@ SPAWN_S = 2.0
 USERS_PER_INGEST = 10
 #: What a user has begun may end within this time; then it is broken off, and what it has sent is in doubt.
 STOP_S = 1.0
+SHOW_EVERY_S = 0.2
 UI_ADDRESS, UI_PORT = "127.0.0.1", 8089
+SPEED = "How many times faster than people viewers are: a clip of 20 s is played in 2."
 
 
 class Duration(click.ParamType[int]):
@@ -54,12 +61,14 @@ class Duration(click.ParamType[int]):
 @click.option("--duration", envvar="DURATION", default="30s", show_default=True, type=Duration())
 @click.option("--ui", envvar="UI", is_flag=True, help="Start and stop the load on a page of locust's.")
 @click.option("--state", envvar="STATE", default="var", type=click.Path(path_type=Path), help="The report goes here.")
-def main(users: int, duration: int, state: Path, *, ui: bool) -> None:
+@click.option("--speed", envvar="SPEED", default=10.0, show_default=True, type=click.FloatRange(0.1, 1000), help=SPEED)
+def main(users: int, duration: int, state: Path, speed: float, *, ui: bool) -> None:
     """Put load on the demo (or HOST), then prove that nothing was lost and nothing counted twice."""
     # One line for a user that broke off is in the table already; locust says a dozen about each.
     logging.getLogger("locust").setLevel(logging.ERROR)
     console = Console(highlight=False)
     Client.target = target.find(os.environ)
+    Client.speed = speed
     Ingest.fixed_count = max(1, users // USERS_PER_INGEST) if users > 1 else 0
     environment = Environment(user_classes=[Viewer, Ingest], events=locust.events, stop_timeout=STOP_S)
     environment.host = Client.target.url
@@ -68,7 +77,7 @@ def main(users: int, duration: int, state: Path, *, ui: bool) -> None:
     runner.greenlet.spawn(stats_history, runner)
     runner.greenlet.spawn(_keep_looking)
     with screen.moving():
-        _run_until_stopped(runner, console) if ui else _run(runner, screen, users, duration)
+        _run_until_stopped(runner, users, console) if ui else _run(runner, screen, users, duration)
         runner.quit()
         report = _write_report(environment, state / "load" / "report.html")
         try:
@@ -93,25 +102,37 @@ def main(users: int, duration: int, state: Path, *, ui: bool) -> None:
 
 def _run(runner: LocalRunner, screen: Screen, users: int, duration_s: int) -> None:
     """The load, for so many seconds. Ctrl-C ends it early and goes on to the verdict."""
-    deadline = monotonic() + duration_s
+    stopped, deadline = _asked_to_stop(), monotonic() + duration_s
     runner.start(users, spawn_rate=max(1, users / SPAWN_S))
-    try:
-        while monotonic() < deadline:
-            screen.show("running", runner.user_count)
-            sleep(0.2)
-    except KeyboardInterrupt:
-        pass
+    while monotonic() < deadline and not stopped.wait(SHOW_EVERY_S):
+        screen.show("running", runner.user_count)
 
 
-def _run_until_stopped(runner: LocalRunner, console: Console) -> None:
+def _run_until_stopped(runner: LocalRunner, users: int, console: Console) -> None:
     """Locust's own page decides; Ctrl-C ends it and goes on to the verdict."""
-    runner.environment.create_web_ui(host=UI_ADDRESS, port=UI_PORT)
-    console.print(f"Start and stop the load on http://{UI_ADDRESS}:{UI_PORT}. Ctrl-C here ends it with the verdict.")
+    stopped = _asked_to_stop()
+    runner.environment.parsed_options = get_parser().parse_args(["--users", str(users), "--spawn-rate", str(users)])
     try:
-        while True:
-            sleep(1)
-    except KeyboardInterrupt:
+        socket.create_server((UI_ADDRESS, UI_PORT)).close()
+    except OSError as error:
+        raise click.ClickException(f"No page on {UI_ADDRESS}, port {UI_PORT}: {error.strerror}.") from None
+    runner.environment.create_web_ui(host=UI_ADDRESS, port=UI_PORT)
+    console.print(f"Load at will: http://{UI_ADDRESS}:{UI_PORT}. Ctrl-C here ends it with the verdict.")
+    while not stopped.wait(1):
         pass
+
+
+def _asked_to_stop() -> threading.Event:
+    """Set by the first Ctrl-C, or SIGTERM; the second Ctrl-C ends the program as always."""
+    stopped = threading.Event()
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        signal.signal(number, signal.default_int_handler)
+        stopped.set()
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    return stopped
 
 
 def _keep_looking() -> None:

@@ -43,7 +43,7 @@ class Screen:
         self._live = None
 
     def show(self, doing: str, users: int) -> None:
-        """How it stands now."""
+        """How it stands now; `doing` is a word."""
         now = monotonic()
         line = (
             f"{doing:<8}{now - self._began:4.0f} s · {users} users · accepted {self._tally.accepted:,} "

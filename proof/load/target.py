@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import json
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from urllib.parse import urlsplit
 import click
 import urllib3
 
+from flixtrail.local.errors import NotRunning
+from flixtrail.local.state import State
 from proof.load.receipts import HttpOffice, NoReceipt
 from streaming_app.auth import Tokens
 from view_events.settings import DEVELOPMENT_SECRET
@@ -76,12 +77,11 @@ def _url(host: str) -> str:
 
 
 def _demo(state: Path) -> dict[str, Any]:
-    """What `make demo` has written; {} where it never ran."""
+    """The addresses and keys of the running demo; {} where none runs."""
     try:
-        found: dict[str, Any] = json.loads((state / "state.json").read_text())
-    except (OSError, ValueError):
+        return State(state).read()
+    except NotRunning:
         return {}
-    return found
 
 
 def _ready(url: str) -> None:
