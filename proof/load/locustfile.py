@@ -1,4 +1,4 @@
-"""The people and services that put the load on: `make load`, or `python -m locust -f proof/load/locustfile.py`.
+"""The people and services that put the load on. `make load` runs them and gives the verdict.
 
 Everybody keeps the ids of what they send until it was accepted, as the player does, and sends the same ids again.
 """
@@ -6,6 +6,7 @@ Everybody keeps the ids of what they send until it was accepted, as the player d
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from locust import FastHttpUser, events, task
 from proof.load import playback
 from proof.load.playback import Step, Video
 from proof.load.tally import Tally
-from proof.load.target import Target, find
+from proof.load.target import NoTarget, Target, find
 from view_events.event import new_event_id
 
 VIEWS = "/api/views"
@@ -188,10 +189,11 @@ def _pause_s(headers: Mapping[str, str] | None) -> float:
 
 
 def _find_target(**_: Any) -> None:
-    """Under plain `locust`; `make load` has found it already."""
-    if not hasattr(Client, "target"):
+    """For plain `locust`, which shows the load but gives no verdict."""
+    try:
         Client.target = find(os.environ)
-        Client.speed = float(os.environ.get("SPEED") or Client.speed)
+    except NoTarget as reason:
+        sys.exit(reason.message)
 
 
 events.init.add_listener(_find_target)  # type: ignore[no-untyped-call]

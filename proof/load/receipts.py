@@ -27,6 +27,10 @@ class NoReceipt(Exception):
     """The history gave no answer, or a useless one; the message says which. Ask again later."""
 
 
+class TokenRefused(NoReceipt):
+    """The app takes the token for no ingest token. Asking again changes nothing."""
+
+
 class Office(Protocol):
     """Where to ask; `HttpOffice` is the real one."""
 
@@ -48,7 +52,9 @@ class HttpOffice:
         except urllib3.exceptions.HTTPError as error:
             raise NoReceipt(f"no answer: {type(error).__name__}") from error
         if answer.status != HTTPStatus.OK:
-            raise NoReceipt(f"status {answer.status}: {answer.data[:200].decode(errors='replace')}")
+            refused = answer.status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+            said = answer.data[:200].decode(errors="replace").strip()
+            raise (TokenRefused if refused else NoReceipt)(f"status {answer.status}, {said}")
         body = answer.json()
         return Receipt(tuple(ids), frozenset(body["missing"]), int(body["counted"]))
 

@@ -16,7 +16,7 @@ import urllib3
 
 from flixtrail.local.errors import NotRunning
 from flixtrail.local.state import State
-from proof.load.receipts import HttpOffice, NoReceipt
+from proof.load.receipts import HttpOffice, NoReceipt, TokenRefused
 from streaming_app.auth import Tokens
 from view_events.settings import DEVELOPMENT_SECRET
 
@@ -124,10 +124,12 @@ def _accepted(url: str, tokens: Iterator[str]) -> str:
     for token in tokens:
         try:
             HttpOffice(url, token).ask([])
-        except NoReceipt as reason:
+        except TokenRefused as reason:
             refusal = str(reason)
-        else:
-            return token
+            continue
+        except NoReceipt:
+            pass  # the history is away: views can be recorded without it, and it may be back when it is asked
+        return token
     raise NoTarget(
         f"No ingest token for {url}: {refusal}. "
         "Set INGEST_TOKEN (`flixtrail token --ingest` prints one), or SECRET_KEY."
