@@ -21,7 +21,7 @@ from streaming_app.problems import problem
 from streaming_app.services import Services
 from streaming_app.settings import StreamingSettings
 from streaming_app.streaming import METHODS
-from streaming_app.video_bytes import reply_for
+from streaming_app.video_bytes import refusal, reply_for
 from view_events.logs import configure
 
 log = structlog.get_logger(__name__)
@@ -55,7 +55,7 @@ class App:
         metrics_files.forget_dead_processes()
         self.adopt(create_app(self._settings), loop)
         self._services.publisher.start()
-        # Look at the folder now: until it is known, streams take the longer way through Flask.
+        # Look at the folder now, so that the first viewer need not wait for it.
         threading.Thread(target=self._services.catalogue.videos, name="first look", daemon=True).start()
         leaving.watch(last_words=self._services.publisher.stop)
 
@@ -73,7 +73,8 @@ class App:
 
     async def __rsgi__(self, scope: Scope, proto: HTTPProtocol) -> None:
         try:
-            if self._sends_bytes(scope, proto):
+            if scope.method in METHODS and (match := STREAM_PATH.fullmatch(scope.path)):
+                await self._stream(match["video_id"], scope, proto)
                 return
             body = await _body(scope, proto)
             await self._loop.run_in_executor(self._threads, self._run_flask, scope, proto, body)
@@ -85,25 +86,25 @@ class App:
             log.exception("request failed outside of Flask", path=scope.path)
             _send(proto, problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong here; it has been logged."))
 
-    def _sends_bytes(self, scope: Scope, proto: HTTPProtocol) -> bool:
-        """Answer a request for the bytes of a video; False leaves it, and every error, to Flask."""
-        match = STREAM_PATH.fullmatch(scope.path)
-        video = match and self._services.catalogue.at_hand(match["video_id"])
-        if not video or scope.method not in METHODS:
-            return False
-        reply = reply_for(video, scope.method, scope.headers)
-        if reply is None or reply.detail:
-            return False
-        headers = list(reply.headers)
-        if reply.start == reply.end:
-            proto.response_empty(reply.status, headers)
-            return True
-        proto.response_file_range(reply.status, headers, str(video.path), reply.start, reply.end)
-        # After the bytes are on their way: they never wait for the history.
+    async def _stream(self, video_id: str, scope: Scope, proto: HTTPProtocol) -> None:
+        """The bytes of a video. Never by way of Flask, whose answers are collected in memory."""
+        catalogue = self._services.catalogue
+        video = catalogue.at_hand(video_id)
+        if video is None:  # a new file perhaps, for which the folder has to be looked at
+            video = await self._loop.run_in_executor(self._threads, catalogue.get, video_id)
+        reply = reply_for(video, scope.method, scope.headers) if video else None
+        if video is None or reply is None or reply.detail:
+            _send(proto, refusal(video_id, reply))
+        elif reply.start == reply.end:
+            proto.response_empty(reply.status, list(reply.headers))
+        else:
+            proto.response_file_range(reply.status, list(reply.headers), str(video.path), reply.start, reply.end)
+            self._note(scope, video_id)  # now that the bytes are on their way: they never wait for the history
+
+    def _note(self, scope: Scope, video_id: str) -> None:
         authorization = scope.headers.get("authorization")
         if authorization and not wsgi.has_parameter(scope.query_string, "playback"):
-            self._services.stream_views.note(authorization, video.id)
-        return True
+            self._services.stream_views.note(authorization, video_id)
 
     def _run_flask(self, scope: Scope, proto: HTTPProtocol, body: bytes) -> None:
         status, headers, content = wsgi.run(self._flask, scope, body)

@@ -1,4 +1,4 @@
-"""`GET /videos/<id>/stream` as a plain Flask route, for any WSGI server and for what `rsgi` does not answer itself."""
+"""`GET /videos/<id>/stream` as a plain Flask route, for any WSGI server; `rsgi` gives the same answers its own way."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from http import HTTPStatus
 from pathlib import Path
 
-from flask import Blueprint, Response, abort, request
+from flask import Blueprint, Response, request
 
 from streaming_app.catalogue import Video
 from streaming_app.problems import problem
@@ -25,14 +25,19 @@ def stream(video_id: str) -> Response:
     """The bytes of a video, or a range of them."""
     video = services().catalogue.get(video_id)
     reply = reply_for(video, request.method, request.headers) if video else None
-    if video is None or reply is None:
-        abort(HTTPStatus.NOT_FOUND, f"No video {video_id!r} in the catalogue.")
-    if reply.detail:
-        return problem(reply.status, reply.detail, dict(reply.headers))
+    if video is None or reply is None or reply.detail:
+        return refusal(video_id, reply)
     authorization = request.headers.get("Authorization")
     if authorization and "playback" not in request.args and reply.end > reply.start:
         services().stream_views.note(authorization, video_id)
     return Response(_blocks(video.path, reply.start, reply.end), reply.status, reply.headers)
+
+
+def refusal(video_id: str, reply: Reply | None) -> Response:
+    """The problem to answer with when there is no such video, or when the reply has a `detail`."""
+    if reply is None:
+        return problem(HTTPStatus.NOT_FOUND, f"No video {video_id!r} in the catalogue.")
+    return problem(reply.status, reply.detail, dict(reply.headers))
 
 
 def reply_for(video: Video, method: str, headers: Headers) -> Reply | None:

@@ -183,6 +183,7 @@ def test_a_host_by_name(tmp_path: Path, videos: Path) -> None:
         ("GET", "/videos/clip-1/stream", {"If-Match": '"x"'}, 412),
         ("GET", "/videos/empty/stream", {}, 200),
         ("GET", "/videos/nobody/stream", {}, 404),
+        ("HEAD", "/videos/nobody/stream", {}, 404),
         ("GET", "/videos/clip-1%0A/stream", {}, 404),
         ("GET", "/videos/..%2F..%2Fetc%2Fpasswd/stream", {}, 404),
         ("GET", "/videos/%00/stream", {}, 404),

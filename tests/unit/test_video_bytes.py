@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +11,7 @@ from typing import Any, cast
 import pytest
 from werkzeug.datastructures import Headers
 
-from streaming_app import create_app, rsgi, wsgi
+from streaming_app import catalogue, create_app, rsgi, wsgi
 from streaming_app.services import Services
 from streaming_app.settings import StreamingSettings
 from streaming_app.stream_views import StreamViews
@@ -133,7 +134,12 @@ def test_both_give_the_same_answer(site: Site, method: str, path: str, headers: 
         status = 200
     flask, granian = site.from_flask(method, path, headers), site.from_rsgi(method, path, headers)
     assert (flask.status, granian.status) == (status, status)
-    assert flask.body == granian.body
+    if status >= 400:
+        # To HEAD granian sends the headers alone.
+        assert json.loads(granian.body)["status"] == status
+        assert method == "HEAD" or json.loads(flask.body) == json.loads(granian.body)
+    else:
+        assert flask.body == granian.body
     assert plain(flask.headers) == plain(granian.headers)
     if method == "GET" and status < 300:
         assert len(flask.body) == int(flask.headers["Content-Length"])
@@ -175,6 +181,17 @@ def test_a_file_that_was_replaced_is_served_as_it_is_now(site: Site, ask: Any) -
     (site.videos / "clip-1.mp4").write_bytes(b"shorter")
     after = ask(site, "GET", "/videos/clip-1/stream", {"range": "bytes=2-", "if-range": before.headers["etag"]})
     assert (after.status, after.body) == (200, b"shorter")
+
+
+def test_a_video_that_this_process_has_not_seen_yet_is_not_sent_by_way_of_flask(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Flask's answers are collected in memory, and a video does not fit there.
+    monkeypatch.setattr(wsgi, "run", None)
+    monkeypatch.setattr(catalogue, "FRESH_ON_MISS_S", 0.0)
+    new = make_clip(site.videos / "new.mp4")
+    assert site.services.catalogue.at_hand("new") is None
+    assert site.from_rsgi("GET", "/videos/new/stream", {}).body == new.read_bytes()
 
 
 def test_a_failure_of_the_adapter_is_a_500_and_a_log_line(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
