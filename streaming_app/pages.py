@@ -1,30 +1,20 @@
-"""The pages: the library, a player, the history. Plain HTML; a few small scripts of our own report and show what is watched."""
+"""The pages: the library, a player, the history. Plain HTML; small scripts of our own report what is watched."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from http import HTTPStatus
 
-from flask import Blueprint, Response, abort, make_response, render_template, request, send_file
+from flask import Blueprint, Response, abort, make_response, render_template, request, send_file, send_from_directory
 
 from streaming_app.services import services
 
 blueprint = Blueprint("pages", __name__)
 
 #: Everything comes from this site and nothing stands inline: a title that turns out to be markup can do nothing.
-CONTENT_SECURITY_POLICY = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self'",
-        "media-src 'self'",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",
-    )
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
 PAGE_HEADERS = {
     # A page carries the server's time and may carry a new cookie: neither is for a cache to hand out again.
@@ -68,6 +58,12 @@ def poster(video_id: str) -> Response:
     if path is None:
         abort(HTTPStatus.NOT_FOUND)
     return send_file(path.resolve(), mimetype="image/jpeg", max_age=POSTER_MAX_AGE_S)
+
+
+@blueprint.get("/favicon.ico")
+def favicon() -> Response:
+    """What browsers ask for beside everything that is no page of ours, a bare video or an answer of the API."""
+    return send_from_directory(f"{blueprint.root_path}/static", "icon.svg", max_age=POSTER_MAX_AGE_S)
 
 
 @blueprint.app_template_filter("clock")

@@ -21,10 +21,12 @@ export async function readHistory(parameters) {
   throw new HistoryAway(Number(answer?.headers.get("Retry-After")));
 }
 
-/** The viewer's last playback of a video, or null; null too when the history is away. */
-export async function lastPlayback(videoId) {
+/** The viewer's last playback of a video before this one, or null; null too when the history is away. */
+export async function lastPlayback(videoId, thisPlaybackId) {
   try {
-    return (await readHistory({ video_id: videoId, limit: 1 })).items[0] ?? null;
+    // Two: somebody who presses play at once is in the history before it answers.
+    const { items } = await readHistory({ video_id: videoId, limit: 2 });
+    return items.find((item) => item.playback_id !== thisPlaybackId) ?? null;
   } catch {
     return null;
   }

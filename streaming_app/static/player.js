@@ -12,6 +12,7 @@ const videoId = video.dataset.videoId;
 
 /** One a page view. `fromS` to `positionS` was really played, without a seek; both move together when nothing plays. */
 const playback = { id: newId(), started: false, fromS: 0, positionS: 0, reported: "", timer: null };
+let leaving = false;
 
 function record(kind) {
   const { fromS, positionS } = playback;
@@ -84,8 +85,19 @@ function onEnded() {
   flush();
 }
 
-/** The page may never come back: this is the last moment that is sure to be told. */
-function onHide() {
+/** The page may never come back: being hidden is the last thing that a page is sure to be told. */
+function onVisibility() {
+  if (leaving) return; // a page that is left is hidden on the way out, and has said it all
+  if (document.hidden) reportForTheLastTime();
+  else flush();
+}
+
+function onLeave() {
+  leaving = true;
+  reportForTheLastTime();
+}
+
+function reportForTheLastTime() {
   follow();
   recordProgress();
   beacon();
@@ -117,7 +129,7 @@ function startInUrl() {
 
 /** Seconds, or null to begin at the beginning. An event still kept here may be newer than what the history knows. */
 async function whereStopped(kept) {
-  const known = await lastPlayback(videoId);
+  const known = await lastPlayback(videoId, playback.id);
   const keptIsNewer = kept && (!known || Date.parse(kept.at) > Date.parse(known.last_at));
   const last = keptIsNewer ? { position_s: kept.position_s, finished: kept.kind === "finished" } : known;
   return last && !last.finished && last.position_s > RESUME_FROM_S ? last.position_s : null;
@@ -152,8 +164,11 @@ video.addEventListener("seeking", onSeeking);
 video.addEventListener("seeked", jumped);
 video.addEventListener("ended", onEnded);
 video.addEventListener("error", () => say("The video could not be read. Reload the page to try again."));
-document.addEventListener("visibilitychange", () => (document.hidden ? onHide() : flush()));
-addEventListener("pagehide", onHide);
+document.addEventListener("visibilitychange", onVisibility);
+addEventListener("pagehide", onLeave);
+addEventListener("pageshow", () => {
+  leaving = false;
+});
 news.addEventListener("away", () => say("Recording is away just now. Your place is kept in this browser and sent later."));
 news.addEventListener("back", () => say(""));
 

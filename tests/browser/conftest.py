@@ -1,0 +1,109 @@
+"""A real browser: Debian's chromium, headless, driven by Playwright. No browser is ever downloaded."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+
+from streaming_app.samples import samples
+from tests.browser.site import Site, running_site
+from tests.clips import make_clip
+
+CHROMIUM = "/usr/bin/chromium"
+ARGUMENTS = [
+    "--no-sandbox",  # containers run as root
+    "--headless=new",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--mute-audio",
+    "--autoplay-policy=no-user-gesture-required",
+]
+#: Milliseconds that one step in the browser may take.
+STEP_TIMEOUT_MS = 10_000
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    if not Path(CHROMIUM).exists():
+        reason = f"needs {CHROMIUM} (apt-get install chromium)"
+        if os.environ.get("REQUIRE_ALL") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    expect.set_options(timeout=STEP_TIMEOUT_MS)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(videos, cache): the sample clips, a broken file, and one whose title is markup."""
+    cache = tmp_path_factory.mktemp("cache")
+    videos = tmp_path_factory.mktemp("videos")
+    for clip in samples(cache).iterdir():
+        shutil.copy(clip, videos)
+    make_clip(videos / "markup.mp4", title="<script>alert(1)</script> & a title that is long enough for two lines")
+    (videos / "Broken recording.mkv").write_bytes(b"no video at all" * 100)
+    return videos, cache
+
+
+@pytest.fixture
+def site(library: tuple[Path, Path]) -> Iterator[Site]:
+    with running_site(*library) as site:
+        yield site
+
+
+class Troubles:
+    """What the console complained about (a violated policy is among it), and what scripts did not catch."""
+
+    def __init__(self) -> None:
+        self._seen: list[str] = []
+        self._tolerated: tuple[str, ...] = ()
+
+    def tolerate(self, *texts: str) -> None:
+        """Expect complaints with these words in them: a browser complains about every failed request."""
+        self._tolerated += texts
+
+    def watch(self, context: BrowserContext) -> None:
+        context.on("console", self._console)
+        context.on("weberror", lambda error: self._seen.append(str(error.error)))
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type in {"error", "warning"}:
+            self._seen.append(f"{message.text} at {message.location}")
+
+    @property
+    def unexpected(self) -> list[str]:
+        return [text for text in self._seen if not any(words in text for words in self._tolerated)]
+
+
+@pytest.fixture
+def troubles() -> Iterator[Troubles]:
+    troubles = Troubles()
+    yield troubles
+    assert troubles.unexpected == []
+
+
+@pytest.fixture
+def context(chromium: Browser, site: Site, troubles: Troubles) -> Iterator[BrowserContext]:
+    """A fresh viewer."""
+    context = chromium.new_context(base_url=site.url, locale="en-GB", timezone_id="UTC")
+    context.set_default_timeout(STEP_TIMEOUT_MS)
+    troubles.watch(context)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Page:
+    return context.new_page()
