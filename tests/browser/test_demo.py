@@ -1,0 +1,39 @@
+"""The whole of it: a browser, the demo's web server, RabbitMQ, a worker, PostgreSQL, the history API, and back."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.browser.conftest import STEP_TIMEOUT_MS, Troubles
+from tests.browser.playing import VIDEO, pause, play, seek, watch
+from tests.conftest import Demo
+
+pytestmark = [pytest.mark.browser, pytest.mark.rabbitmq]
+
+
+def test_a_clip_is_played_and_left_and_the_history_shows_it_with_its_position(
+    chromium: Browser, rabbitmq_demo: Demo, troubles: Troubles
+) -> None:
+    with chromium.new_context(base_url=rabbitmq_demo.url, locale="en-GB") as context:
+        context.set_default_timeout(STEP_TIMEOUT_MS)
+        troubles.watch(context)
+        page = context.new_page()
+        watch(page, "clip-3")
+        play(page, 1)
+        seek(page, 12)
+        play(page, 13.2)
+        page.goto("/history")
+        entry = page.locator(".entry")
+        expect(entry).to_have_count(1)
+        expect(entry).to_contain_text("Ember")
+        expect(entry).to_contain_text("0:13 of 0:30")
+        expect(entry).to_contain_text("0:02 watched")  # the second before the seek and the one after, not the gap
+
+        page.get_by_role("link", name="Continue Ember").click()
+        page.wait_for_url("**/watch/clip-3?t=13")
+        page.goto("/watch/clip-3")
+        expect(page.get_by_text("Continues at 0:13.")).to_be_visible()
+        play(page, 13.5)
+        pause(page)
+        assert page.evaluate(f"{VIDEO}.error") is None

@@ -1,0 +1,140 @@
+"""The pages as a browser gets them, before any script runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from streaming_app import create_app
+from streaming_app.auth import COOKIE
+from streaming_app.pages import clock
+from streaming_app.settings import StreamingSettings
+from tests.clips import make_clip
+
+PAGES = ["/", "/watch/good", "/history", "/watch/no-such-video"]
+MARKUP = "<script>alert(1)</script>"
+
+
+class Tags(HTMLParser):
+    """The start tags of a page, with their attributes."""
+
+    def __init__(self, page: TestResponse) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page.text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    videos = tmp_path_factory.mktemp("videos")
+    make_clip(videos / "good.mp4", title="A good one")
+    make_clip(videos / "markup.mp4", title=MARKUP)
+    (videos / "broken.mp4").write_bytes(b"no video")
+    return videos
+
+
+@pytest.fixture
+def browser(folder: Path, tmp_path: Path) -> Iterator[FlaskClient]:
+    app = create_app(StreamingSettings(videos=folder, cache=tmp_path))
+    with app.test_client() as client:
+        yield client
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_the_first_page_makes_a_cookie_and_the_next_keeps_it(browser: FlaskClient, path: str) -> None:
+    first = browser.get(path)
+    (cookie,) = first.headers.getlist("Set-Cookie")
+    assert cookie.startswith(f"{COOKIE}=")
+    attributes = {part.strip() for part in cookie.split(";")[1:]}
+    assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= attributes
+    assert "Secure" not in attributes, "the demo has no TLS"
+    assert browser.get(path).headers.getlist("Set-Cookie") == []
+
+
+def test_a_cookie_that_was_tampered_with_is_replaced(browser: FlaskClient) -> None:
+    browser.set_cookie(COOKIE, "somebody-else")
+    assert browser.get("/").headers.getlist("Set-Cookie")
+
+
+def test_the_cookie_is_for_tls_only_where_the_page_came_over_tls(browser: FlaskClient) -> None:
+    answer = browser.get("/", base_url="https://videos.example")
+    assert "Secure" in answer.headers["Set-Cookie"]
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_allows_nothing_but_its_own(browser: FlaskClient, path: str) -> None:
+    page = browser.get(path)
+    policy = page.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none';")
+    assert "unsafe" not in policy
+    assert "http" not in policy
+    assert page.headers["X-Content-Type-Options"] == "nosniff"
+    assert page.headers["Cache-Control"] == "no-store"
+    for tag, attributes in Tags(page).found:
+        assert "style" not in attributes, (tag, attributes)
+        assert not any(name.startswith("on") for name in attributes), (tag, attributes)
+        assert tag != "script" or attributes["src"], "no inline script"
+        for name in ("src", "href", "poster"):
+            assert (attributes.get(name) or "/").startswith(("/", "#")), "everything comes from here"
+
+
+@pytest.mark.parametrize("path", ["/", "/watch/markup", "/watch/good"])
+def test_a_title_that_is_markup_stays_text(browser: FlaskClient, path: str) -> None:
+    page = browser.get(path)
+    assert MARKUP not in page.text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page.text
+
+
+def test_a_broken_file_is_listed_with_its_reason_and_not_linked(browser: FlaskClient) -> None:
+    page = browser.get("/")
+    assert "Cannot be played:" in page.text
+    assert "/watch/broken" not in [attributes.get("href") for _, attributes in Tags(page).found]
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [("/watch/no-such-video", "No such video"), ("/watch/broken", "cannot be played"), ("/watch/..%5c..", "No such")],
+)
+def test_what_cannot_be_watched_is_a_404_that_a_person_can_read(browser: FlaskClient, path: str, words: str) -> None:
+    page = browser.get(path)
+    assert page.status_code == 404
+    assert page.mimetype == "text/html"
+    assert words in page.text
+
+
+def test_the_player_has_its_video_and_the_servers_time(browser: FlaskClient) -> None:
+    page = browser.get("/watch/good")
+    (video,) = [attributes for tag, attributes in Tags(page).found if tag == "video"]
+    assert video["src"] == "/videos/good/stream"
+    assert "controls" in video
+    assert any(attributes.get("name") == "server-time" for _, attributes in Tags(page).found)
+
+
+def test_a_poster_is_a_jpeg_and_a_broken_file_has_none(browser: FlaskClient) -> None:
+    poster = browser.get("/videos/good/poster")
+    assert poster.mimetype == "image/jpeg"
+    assert poster.data.startswith(b"\xff\xd8")
+    assert "max-age=3600" in poster.headers["Cache-Control"]
+    assert browser.get("/videos/good/poster", headers={"If-None-Match": poster.headers["ETag"]}).status_code == 304
+    for video_id in ("broken", "no-such-video"):
+        assert browser.get(f"/videos/{video_id}/poster").status_code == 404
+
+
+def test_whoever_looks_for_a_favicon_finds_one(browser: FlaskClient) -> None:
+    with browser.get("/favicon.ico") as icon:
+        assert icon.mimetype == "image/svg+xml"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(None, ""), (0, "0:00"), (7.9, "0:07"), (754, "12:34"), (3723.4, "1:02:03")]
+)
+def test_a_length_reads_as_in_a_player(seconds: float | None, text: str) -> None:
+    assert clock(seconds) == text
