@@ -23,8 +23,8 @@ PAGE_HEADERS = {
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
 }
-#: Seconds a browser may show a poster without asking. It changes only with its video's file.
-POSTER_MAX_AGE_S = 3600
+#: Seconds a browser may show a poster or the icon without asking. A poster changes only with its video's file.
+PICTURE_MAX_AGE_S = 3600
 #: Other videos shown below the player: two rows on a desktop.
 MORE_VIDEOS = 6
 
@@ -59,15 +59,16 @@ def poster(video_id: str) -> Response:
         abort(HTTPStatus.NOT_FOUND)
     # Twenty kilobytes, read at once: werkzeug leaves the file of a 304 open.
     response = Response(path.read_bytes(), mimetype="image/jpeg")
-    response.cache_control.max_age = POSTER_MAX_AGE_S
+    response.cache_control.max_age = PICTURE_MAX_AGE_S
     response.add_etag()
-    return response.make_conditional(request)
+    response.make_conditional(request)
+    return response
 
 
 @blueprint.get("/favicon.ico")
 def favicon() -> Response:
     """What browsers ask for beside everything that is no page of ours, a bare video or an answer of the API."""
-    return send_from_directory(f"{blueprint.root_path}/static", "icon.svg", max_age=POSTER_MAX_AGE_S)
+    return send_from_directory(f"{blueprint.root_path}/static", "icon.svg", max_age=PICTURE_MAX_AGE_S)
 
 
 @blueprint.app_template_filter("clock")
