@@ -52,7 +52,8 @@ class BrokerLink:
             transport_options=self._options,
         )
         try:
-            connection.connect()
+            # kombu would sleep two seconds between two attempts; the publisher has its own pause.
+            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
             channel = connection.channel()
             topology.check(channel)
             self._producer = Producer(channel, auto_declare=False)

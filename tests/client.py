@@ -41,7 +41,7 @@ class Client:
         return ids
 
     def history(self, **fields: str) -> list[dict[str, Any]]:
-        answer = self.get("/api/history", **fields)
+        answer = self.get("/api/history", None, **fields)
         assert answer.status == 200, (answer.status, answer.data)
         items: list[dict[str, Any]] = answer.json()["items"]
         return items
