@@ -71,6 +71,8 @@ control_queue_durable = True
 # `wait_time_seconds` 0: a poll would otherwise sit inside PostgreSQL for that long, whatever else the worker has to do.
 broker_transport_options = (
     {
+        # pgmq would take DATABASE_URL, wherever that is set, for the address of the messages.
+        "conn_string": topology.messages_database(broker_url),
         "init_extension": False,  # `make demo` has installed pgmq's SQL already
         "visibility_timeout": 15,
         "wait_time_seconds": 0,

@@ -9,9 +9,11 @@ broker policy, since re-declaring a queue with other arguments fails with 406 PR
 from __future__ import annotations
 
 from collections.abc import Iterable
+from urllib.parse import unquote, urlsplit
 
 from kombu import Connection, Exchange, Queue
 from kombu.transport.base import StdChannel
+from psycopg.conninfo import make_conninfo
 
 VIEWS = Exchange("views", type="topic", durable=True)
 DEAD = Exchange("views.dead", type="direct", durable=True)
@@ -50,6 +52,21 @@ def routing_key(kinds: Iterable[str]) -> str:
 def is_amqp(broker_url: str) -> bool:
     """Whether the broker is RabbitMQ (and not the database, as in learner mode)."""
     return broker_url.startswith("amqp")
+
+
+def messages_database(broker_url: str) -> str:
+    """In learner mode: the database in `pgmq://user@host:port/database`, as libpq takes it.
+
+    A percent-encoded folder in the place of the host is that of the server's Unix socket.
+    """
+    parts = urlsplit(broker_url)
+    return make_conninfo(
+        host=unquote(parts.hostname or "127.0.0.1"),
+        port=parts.port or 5432,
+        dbname=unquote(parts.path[1:]),
+        user=unquote(parts.username or "postgres"),
+        password=unquote(parts.password or "postgres"),
+    )
 
 
 def declare(connection: Connection) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, urlsplit
 
 import psycopg
 import urllib3
@@ -13,7 +13,7 @@ from kombu import Connection
 from kombu.exceptions import OperationalError
 from psycopg.conninfo import make_conninfo
 
-from view_events.topology import DEAD_LETTERS, HISTORY
+from view_events.topology import DEAD_LETTERS, HISTORY, messages_database
 
 TIMEOUT_S = 2
 
@@ -118,15 +118,7 @@ class PgmqQueue:
     """In learner mode: the tables that pgmq keeps. A held message is one that is invisible for a while."""
 
     def __init__(self, broker_url: str) -> None:
-        parts = urlsplit(broker_url)
-        self._conninfo = make_conninfo(
-            host=unquote(parts.hostname or ""),
-            port=parts.port or 5432,
-            user=parts.username or "postgres",
-            password=parts.password or "postgres",
-            dbname=parts.path[1:],
-            connect_timeout=TIMEOUT_S,
-        )
+        self._conninfo = make_conninfo(messages_database(broker_url), connect_timeout=TIMEOUT_S)
 
     def consumers(self) -> int:
         reading = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE %s"
