@@ -31,7 +31,8 @@ from rich.console import Console
 from proof.load import receipts, target
 from proof.load.locustfile import Client, Ingest, Viewer
 from proof.load.receipts import LOOK_EVERY_S, NoReceipt
-from proof.load.screen import Screen, final_table, last_line
+from proof.load.screen import Screen, last_line, tell
+from proof.load.tally import Tally, Verdict
 
 #: Everybody is there within this time, so that most of a short run is the full load.
 SPAWN_S = 2.0
@@ -80,21 +81,8 @@ def main(users: int, duration: int, state: Path, speed: float, *, ui: bool) -> N
         _run_until_stopped(runner, users, console) if ui else _run(runner, screen, users, duration)
         runner.quit()
         report = _write_report(environment, state / "load" / "report.html")
-        try:
-            proof = receipts.settle(Client.tally, Client.target.office, lambda: screen.show("waiting", 0))
-        except NoReceipt as reason:
-            raise click.ClickException(
-                f"{Client.tally.accepted:,} events accepted, {Client.tally.seen:,} of them seen stored, and the "
-                f"history does not say what became of the others: {reason}"
-            ) from None
-    verdict = Client.tally.verdict(proof)
-    console.print(final_table(verdict, environment.stats))
-    for error in environment.stats.errors.values():
-        console.print(f"failed {error.occurrences:,} times: {error.method} {error.name}: {error.error}", markup=False)
-    for exception in runner.exceptions.values():
-        console.print(f"a user failed {exception['count']:,} times: {exception['msg']}", markup=False)
-    for fault in verdict.faults:
-        console.print(fault, style="bold red")
+        verdict = _judge(Client.tally, screen)
+    tell(console, verdict, runner)
     console.print(f"report: {report}", soft_wrap=True)
     click.echo(last_line(verdict, environment.stats))
     sys.exit(1 if verdict.faults else 0)
@@ -144,6 +132,18 @@ def _keep_looking() -> None:
         except NoReceipt as reason:
             logging.getLogger(__name__).debug("no receipt: %s", reason)
         sleep(LOOK_EVERY_S)
+
+
+def _judge(tally: Tally, screen: Screen) -> Verdict:
+    """Wait until it is known what became of everything that was sent."""
+    try:
+        proof = receipts.settle(tally, Client.target.office, lambda: screen.show("waiting", 0))
+    except NoReceipt as reason:
+        raise click.ClickException(
+            f"{tally.accepted:,} events accepted, {tally.seen:,} of them seen stored, and the history does not say "
+            f"what became of the others: {reason}"
+        ) from None
+    return tally.verdict(proof)
 
 
 def _write_report(environment: Environment, path: Path) -> Path:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
 
+from locust.runners import Runner
 from locust.stats import RequestStats, StatsEntry, sort_stats
 from rich.console import Console
 from rich.live import Live
@@ -63,7 +64,18 @@ class Screen:
         return (self._tally.accepted - before) / max(now - since, 1.0)
 
 
-def final_table(verdict: Verdict, stats: RequestStats) -> Table:
+def tell(console: Console, verdict: Verdict, runner: Runner) -> None:
+    """The table, what failed on the way, and what is wrong."""
+    console.print(_table(verdict, runner.stats))
+    for error in runner.stats.errors.values():
+        console.print(f"failed {error.occurrences:,} times: {error.method} {error.name}: {error.error}", markup=False)
+    for exception in runner.exceptions.values():
+        console.print(f"a user failed {exception['count']:,} times: {exception['msg']}", markup=False)
+    for fault in verdict.faults:
+        console.print(fault, style="bold red")
+
+
+def _table(verdict: Verdict, stats: RequestStats) -> Table:
     """Every kind of request with its latencies, then what became of the views."""
     table = Table(title="Load test")
     table.add_column("")
