@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -78,8 +79,10 @@ def test_a_network_that_comes_back_is_used_at_once(
     page: Page, context: BrowserContext, site: Site, troubles: Troubles
 ) -> None:
     troubles.tolerate("ERR_INTERNET_DISCONNECTED")
+    page.clock.install()
     watch(page)
     context.set_offline(True)
+    page.clock.pause_at(datetime.now(UTC) + timedelta(minutes=1))  # no timer runs any longer
     play(page, 0.3)
     expect(page.get_by_text(AWAY)).to_be_visible()
     assert site.posts == []
@@ -116,6 +119,7 @@ def test_one_event_that_nobody_can_take_is_found_and_does_not_hold_up_the_others
 
 def test_a_403_is_not_argued_with(page: Page, site: Site, troubles: Troubles) -> None:
     troubles.tolerate("403")
+    page.clock.install()
     page.goto(BARE)
     keep(page, a_view())
     site.refuse = lambda _posted: ("403 Forbidden", {})
@@ -123,6 +127,8 @@ def test_a_403_is_not_argued_with(page: Page, site: Site, troubles: Troubles) ->
     play(page, 0.5)
     pause(page)
     until(lambda: len(kept(page)) == 3, what="the views to be kept")
+    page.clock.fast_forward(120_000)
+    page.evaluate("fetch('/healthz')")  # whatever was sent before has arrived
     assert len(site.posts) == 1
     site.refuse = lambda _posted: None
     page.goto("/")

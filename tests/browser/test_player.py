@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import Troubles
-from tests.browser.playing import intervals, kept, pause, play, position, seek, wait, watch, watched
+from tests.browser.playing import VIDEO, intervals, kept, pause, play, position, seek, wait, watch, watched
 from tests.browser.site import Site
 from tests.waiting import until
 from view_events.event import event_id_time
@@ -45,6 +45,35 @@ def test_a_seek_ends_one_interval_and_begins_another(page: Page, site: Site) -> 
     assert first == pytest.approx((0, before), abs=0.5)
     assert first[1] < 5, "it ends where the picture was before the seek, not where it went"
     assert second == pytest.approx((20, end), abs=0.3)
+
+
+def test_dragging_the_slider_is_a_seek_although_the_player_pauses_first(page: Page) -> None:
+    watch(page)
+    play(page, 1)
+    # What Chrome's own slider does. `pause` is told when `currentTime` is already where the drag goes.
+    with page.expect_request("**/api/views") as posted:
+        page.evaluate(f"{VIDEO}.pause(); {VIDEO}.currentTime = 20")
+    (event,) = posted.value.post_data_json or []
+    assert event["kind"] == "progress"
+    assert event["position_s"] == pytest.approx(1, abs=0.8)
+
+
+def test_a_player_that_lands_elsewhere_than_it_was_asked_is_believed(page: Page, site: Site) -> None:
+    watch(page)
+    play(page, 0.5)
+    # As with fastSeek in Safari: the wish is seen during the seek, where it came to only after it.
+    page.evaluate("""() => {
+        const { get, set } = Object.getOwnPropertyDescriptor(HTMLMediaElement.prototype, "currentTime");
+        Object.defineProperty(document.getElementById("player"), "currentTime", {
+            get() { return get.call(this) + (this.seeking ? 4 : 0); },
+            set(seconds) { set.call(this, seconds); },
+        });
+    }""")
+    seek(page, 10)
+    play(page, 15)
+    pause(page)
+    until(lambda: len(intervals(site.events)) == 2, what="two intervals")
+    assert intervals(site.events)[1][0] == pytest.approx(10, abs=0.3)
 
 
 def test_jumping_about_while_paused_counts_as_nothing_played(page: Page, site: Site) -> None:
