@@ -7,9 +7,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from tests.conftest import Demo
 
 from tests.client import Client, a_view
-from tests.conftest import Demo
 
 pytestmark = pytest.mark.rabbitmq
 

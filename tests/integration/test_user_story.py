@@ -7,9 +7,9 @@ from uuid import uuid4
 
 import av
 import pytest
+from tests.conftest import Demo
 
 from tests.client import Client, a_view
-from tests.conftest import Demo
 from tests.waiting import until
 
 
@@ -73,7 +73,7 @@ def test_a_client_that_only_streams_is_recorded_once_an_hour(demo: Demo) -> None
         answer = client.get(url, headers={"Range": f"bytes={begin}-{begin + 999}"})
         assert answer.status == 206
         assert len(answer.data) == 1000
-    until(lambda: client.history(), timeout_s=20, what="the stream to be recorded")
+    until(client.history, timeout_s=20, what="the stream to be recorded")
     (item,) = client.history()
     assert item["position_s"] == 0
 
@@ -85,7 +85,7 @@ def test_a_page_that_reports_itself_is_not_recorded_by_its_stream(demo: Demo) ->
     assert client.get(f"{url}?playback=1", headers={"Range": "bytes=0-99"}).status == 206
     # Something recorded later has come through: what was sent before it would have, too.
     client.record([a_view(position_s=33.0)])
-    until(lambda: client.history(), timeout_s=20, what="the later view")
+    until(client.history, timeout_s=20, what="the later view")
     assert [item["position_s"] for item in client.history()] == [33.0]
 
 

@@ -122,7 +122,7 @@ def test_the_position_follows_event_time_and_not_arrival(engine: Engine) -> None
 
 
 @pytest.mark.parametrize("larger_first", [True, False])
-def test_a_tie_in_time_goes_to_the_larger_id(engine: Engine, larger_first: bool) -> None:
+def test_a_tie_in_time_goes_to_the_larger_id(engine: Engine, *, larger_first: bool) -> None:
     playback_id = uuid4()
     smaller, larger = (
         an_event(
