@@ -225,7 +225,7 @@ function body(ids) {
 
 /** The newest of these ids whose events fit into one request that outlives the page. */
 function outliving(ids) {
-  let fitting = stillReadable(ids).slice(-MAX_BATCH);
+  let fitting = stillReadable(ids.slice(-MAX_BATCH));
   while (body(fitting).length > MAX_OUTLIVING_BYTES) fitting = fitting.slice(Math.ceil(fitting.length / 2));
   return fitting;
 }

@@ -108,13 +108,14 @@ def test_one_event_that_nobody_can_take_is_found_and_does_not_hold_up_the_others
 ) -> None:
     troubles.tolerate("413", "400")
     page.goto(BARE)
-    views = [a_view(position_s=float(second)) for second in range(9)]
+    views = [a_view(position_s=float(second)) for second in range(600)]
     poison = views[6]["event_id"]
     site.refuse = lambda posted: (status, {}) if poison in sent_ids(posted) else None
     keep(page, *views)
     page.goto("/history")
-    until(lambda: len(site.events) == 8, what="the good ones")
+    until(lambda: len(site.events) == 599, what="the good ones")
     until(lambda: kept(page) == [], what="the poisonous one to be dropped")
+    assert len(site.posts) < 40, "requests grow again once they work"
 
 
 def test_a_403_is_not_argued_with(page: Page, site: Site, troubles: Troubles) -> None:
@@ -145,6 +146,20 @@ def test_what_a_beacon_carried_stays_until_the_next_page_has_it_confirmed(page: 
     until(lambda: len(site.posts) == 3 and kept(page) == [], what="the confirmation")
     assert sent_ids(site.posts[2][1]) == sent_ids(site.posts[1][1])
     assert site.kinds() == ["started", "progress"]
+
+
+def test_a_beacon_carries_the_newest_that_a_browser_lets_it(page: Page, site: Site, troubles: Troubles) -> None:
+    troubles.tolerate("503")
+    site.refuse = lambda _posted: ("503 Service Unavailable", {})
+    page.goto(BARE)
+    keep(page, *(a_view() for _ in range(900)))
+    watch(page)
+    play(page, 0.5)
+    site.refuse = lambda _posted: None
+    page.goto("about:blank")
+    until(lambda: site.events, what="the beacon")
+    assert 50 < len(site.posts[-1][1]) < 900
+    assert site.kinds()[-2:] == ["started", "progress"]
 
 
 def test_thousands_are_sent_in_requests_of_a_thousand(page: Page, site: Site) -> None:
