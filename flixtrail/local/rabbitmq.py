@@ -114,7 +114,7 @@ load_definitions = {self.home}/definitions.json
 log.file = false
 log.console = true
 # How old the figures of `flixtrail watch` may be, in milliseconds.
-collect_statistics_interval = 1000
+collect_statistics_interval = 250
 """)
 
     def _definitions(self) -> dict[str, object]:

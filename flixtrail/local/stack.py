@@ -238,6 +238,8 @@ class Stack:
                 self.teller.say(f"{name} was added")
             elif part.stopped and not before.stopped:
                 self.teller.say(f"{name} was stopped")
+            elif before.stopped and part.pid:
+                self.teller.say(f"{name} was started")
             elif part.pid and before.pid and part.pid != before.pid:
                 self.teller.say(f"[yellow]{name} died (process {before.pid}) and runs again (process {part.pid})[/]")
             # Between two processes there is none: remember the last one.

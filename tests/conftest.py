@@ -1,0 +1,70 @@
+"""Demos for the tests. Each has its own folder, ports and nodes; none touches what runs on this machine already."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from flixtrail.local import rabbitmq
+from tests.demo import Demo
+
+__all__ = ["Demo"]
+
+StartDemo = Callable[..., Demo]
+
+
+def missing(what: str) -> None:
+    """Skip a test that needs something this machine lacks; where REQUIRE_ALL=1 (CI) that is a failure."""
+    if os.environ.get("REQUIRE_ALL") == "1":
+        pytest.fail(f"REQUIRE_ALL=1, and there is no {what}")
+    pytest.skip(f"there is no {what}")
+
+
+def need_rabbitmq() -> None:
+    if not rabbitmq.is_installed():
+        missing("rabbitmq-server on this machine")
+
+
+@pytest.fixture
+def demo(tmp_path: Path) -> Iterator[StartDemo]:
+    """Starts demos, by default in learner mode; `demo(WORKERS="1")`. All on the same state folder, unless one is named.
+
+    `ready=False` does not wait for the ready line. They are stopped in the end, and must leave nothing behind.
+    """
+    started: list[Demo] = []
+
+    def start(state: Path | None = None, *, ready: bool = True, prefix: tuple[str, ...] = (), **settings: str) -> Demo:
+        one = Demo(state or tmp_path / "state", {"BROKER": "embedded", "WORKERS": "1", **settings}, prefix)
+        started.append(one)
+        if ready:
+            one.wait_until_ready()
+        return one
+
+    yield start
+    for one in reversed(started):
+        one.stop()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """One demo on a private RabbitMQ node, for all tests. Who breaks something in it calls `settled()` afterwards."""
+    need_rabbitmq()
+    yield from shared(tmp_path_factory, "rabbitmq")
+
+
+@pytest.fixture(scope="session")
+def embedded_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    """One demo in learner mode, for all tests."""
+    yield from shared(tmp_path_factory, "embedded")
+
+
+def shared(folders: pytest.TempPathFactory, broker: str) -> Iterator[Demo]:
+    one = Demo(folders.mktemp(broker) / "state", {"BROKER": broker, "WORKERS": "2"})
+    try:
+        one.wait_until_ready()
+        yield one
+    finally:
+        one.stop()
