@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 from playwright.sync_api import Browser, expect
-from tests.conftest import Demo
 
 from tests.browser.conftest import STEP_TIMEOUT_MS, Troubles
 from tests.browser.playing import VIDEO, pause, play, seek, watch
+from tests.conftest import Demo
 
 pytestmark = [pytest.mark.browser, pytest.mark.rabbitmq]
 

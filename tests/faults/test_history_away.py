@@ -8,9 +8,9 @@ from time import monotonic
 from uuid import uuid4
 
 import pytest
-from tests.conftest import Demo
 
 from tests.client import Client, a_view
+from tests.conftest import Demo
 from tests.waiting import until
 
 pytestmark = pytest.mark.rabbitmq

@@ -15,9 +15,9 @@ from uuid import uuid4
 
 import psycopg
 import pytest
-from tests.conftest import Demo
 
 from tests.client import Client, a_view
+from tests.conftest import Demo
 from tests.waiting import until
 
 pytestmark = pytest.mark.rabbitmq

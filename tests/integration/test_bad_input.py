@@ -7,9 +7,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from tests.conftest import Demo
 
 from tests.client import Client, a_view
+from tests.conftest import Demo
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -93,7 +93,7 @@ def test_path_tricks_find_nothing(client: Client, path: str) -> None:
     "fields", [{"cursor": "nonsense"}, {"limit": "0"}, {"limit": "x"}, {"limit": "101"}, {"cursor": "é"}]
 )
 def test_bad_pages_are_refused(client: Client, fields: dict[str, str]) -> None:
-    answer = client.get("/api/history", **fields)
+    answer = client.get("/api/history", None, **fields)
     assert answer.status == 422, answer.data
     assert answer.headers["Content-Type"] == "application/problem+json"
 

@@ -7,9 +7,9 @@ from uuid import uuid4
 
 import av
 import pytest
-from tests.conftest import Demo
 
 from tests.client import Client, a_view
+from tests.conftest import Demo
 from tests.waiting import until
 
 
@@ -107,7 +107,7 @@ def test_the_history_comes_in_pages(demo: Demo) -> None:
     seen: list[str] = []
     fields = {"limit": "10"}
     while True:
-        page = client.get("/api/history", **fields).json()
+        page = client.get("/api/history", None, **fields).json()
         seen += [item["playback_id"] for item in page["items"]]
         if page["next_cursor"] is None:
             break

@@ -61,8 +61,9 @@ def stored(engine: Engine) -> int:
 
 
 def only(engine: Engine, viewer_id: str = "alice") -> dict[str, Any]:
-    (item,) = history(engine, viewer_id)["items"]
-    return item
+    items: list[dict[str, Any]] = history(engine, viewer_id)["items"]
+    assert len(items) == 1
+    return items[0]
 
 
 def batches(events: Sequence[ViewEvent], chance: random.Random) -> list[list[ViewEvent]]:
