@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from flixtrail.local import rabbitmq
+from streaming_app.samples import samples
 from tests.demo import Demo
 
 __all__ = ["Demo"]
@@ -28,24 +29,32 @@ def need_rabbitmq() -> None:
         missing("rabbitmq-server on this machine")
 
 
-@pytest.fixture
-def demo(tmp_path: Path) -> Iterator[StartDemo]:
-    """Starts demos, by default in learner mode; `demo(WORKERS="1")`. All on the same state folder, unless one is named.
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The sample clips, made once: for each demo anew they would take five seconds."""
+    return samples(tmp_path_factory.mktemp("clips"))
 
-    `ready=False` does not wait for the ready line. They are stopped in the end, and must leave nothing behind.
+
+@pytest.fixture
+def demo(tmp_path: Path, clips: Path) -> Iterator[StartDemo]:
+    """Starts demos, by default in learner mode; `demo(WORKERS="2")`. All on the same state folder, unless one is named.
+
+    `ready=False` does not wait for the ready line. What still runs in the end is killed: a test of how it stops calls
+    `stop()` itself.
     """
     started: list[Demo] = []
+    defaults = {"BROKER": "embedded", "WORKERS": "1", "VIDEOS": str(clips)}
 
     def start(state: Path | None = None, *, ready: bool = True, prefix: tuple[str, ...] = (), **settings: str) -> Demo:
-        one = Demo(state or tmp_path / "state", {"BROKER": "embedded", "WORKERS": "1", **settings}, prefix)
+        one = Demo(state or tmp_path / "state", {**defaults, **settings}, prefix)
         started.append(one)
         if ready:
             one.wait_until_ready()
         return one
 
     yield start
-    for one in reversed(started):
-        one.stop()
+    for one in started:
+        one.kill_everything()
 
 
 @pytest.fixture(scope="session")

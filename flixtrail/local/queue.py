@@ -61,7 +61,6 @@ class RabbitQueue:
             parts = urlsplit(management_url)
             self._management = f"http://{parts.hostname}:{parts.port}/api"
             self._headers = urllib3.make_headers(basic_auth=f"{parts.username}:{parts.password}")
-            self._http = urllib3.PoolManager(timeout=TIMEOUT_S, retries=False)
 
     def consumers(self) -> int:
         return self._declared(HISTORY.name)[1]
@@ -71,8 +70,9 @@ class RabbitQueue:
         dead, _ = self._declared(DEAD_LETTERS.name)
         if self._management is None:
             return Figures(ready=ready, unacked=0, redelivered=0, dead=dead)
-        queue = self._get(f"/queues/{self._vhost}/{HISTORY.name}") or {}
-        held = self._held()
+        with urllib3.PoolManager(timeout=TIMEOUT_S, retries=False, headers=self._headers) as http:
+            queue = self._get(http, f"/queues/{self._vhost}/{HISTORY.name}") or {}
+            held = self._held(http)
         return Figures(
             ready=ready,
             unacked=sum(held.values()),
@@ -81,15 +81,15 @@ class RabbitQueue:
             held=held,
         )
 
-    def _held(self) -> dict[str, int]:
+    def _held(self, http: urllib3.PoolManager) -> dict[str, int]:
         """Unacknowledged messages by worker: a worker's connections carry its name (history_worker/app.py)."""
         names = {
             connection["name"]: (connection.get("user_provided_name") or connection["name"]).partition("@")[0]
-            for connection in self._get("/connections") or []
+            for connection in self._get(http, "/connections") or []
             if "name" in connection
         }
         held: dict[str, int] = {}
-        for channel in self._get("/channels") or []:
+        for channel in self._get(http, "/channels") or []:
             if channel.get("consumer_count") and "connection_details" in channel:
                 name = names.get(channel["connection_details"]["name"], "?")
                 held[name] = held.get(name, 0) + channel.get("messages_unacknowledged", 0)
@@ -106,9 +106,9 @@ class RabbitQueue:
         except Connection(self._broker_url).channel_errors:
             return 0, 0  # no worker has declared it yet
 
-    def _get(self, path: str) -> Any:
+    def _get(self, http: urllib3.PoolManager, path: str) -> Any:
         try:
-            answer = self._http.request("GET", f"{self._management}{path}", headers=self._headers)
+            answer = http.request("GET", f"{self._management}{path}")
         except urllib3.exceptions.HTTPError as error:
             raise QueueAway(str(error)) from None
         return answer.json() if answer.status == 200 else None  # noqa: PLR2004

@@ -173,9 +173,10 @@ stdout_logfile_backups={LOG_BACKUPS}
                 return None
             raise DemoError(f"supervisor: {method}{arguments}: {fault.faultString}") from None
         except (OSError, HTTPException) as error:
-            # It would go on trying to use the connection that failed.
-            self._transport.close()
             raise SupervisorAway(f"the supervisor does not answer: {error}") from None
+        finally:
+            # One that failed once fails for ever; and a new connection to a Unix socket costs nothing.
+            self._transport.close()
 
 
 class SupervisorAway(DemoError):
