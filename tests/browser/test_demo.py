@@ -15,6 +15,9 @@ pytestmark = [pytest.mark.browser, pytest.mark.rabbitmq]
 def test_a_clip_is_played_and_left_and_the_history_shows_it_with_its_position(
     chromium: Browser, rabbitmq_demo: Demo, troubles: Troubles
 ) -> None:
+    # On a busy machine a confirm may take longer than a request waits. The page then sends again, which is its job and
+    # what this test is about; a browser complains all the same. Nothing else may go wrong.
+    troubles.tolerate(f"503 (Service Unavailable) at {{'url': '{rabbitmq_demo.url}/api/views'")
     with chromium.new_context(base_url=rabbitmq_demo.url, locale="en-GB") as context:
         context.set_default_timeout(STEP_TIMEOUT_MS)
         troubles.watch(context)
