@@ -80,7 +80,8 @@ def worker(name: str, addresses: Addresses) -> Part:
     return Part(
         name=name,
         argv=(*celery, "worker", *options),
-        environment=service_environment(addresses),
+        # In learner mode PostgreSQL then knows which of its clients are workers (flixtrail/local/queue.py).
+        environment=service_environment(addresses) | {"PGAPPNAME": name},
         priority=40,
         # TERM: no new deliveries, finish and acknowledge what is being written, leave. Takes 2 s on RabbitMQ, and also
         # in learner mode, where the threads of its pool then take 3 s to end with nothing to do.

@@ -27,8 +27,8 @@ from flixtrail.local.leftovers import STATE_MARK
 from flixtrail.local.state import State
 
 #: supervisord looks after dead parts once a second, and after every request it answers. Asked this often, it has
-#: started a dead part again after a quarter of a second.
-POLL_S = 0.2
+#: started a dead part again a tenth of a second later (docs/decisions/0003-supervisor.md).
+POLL_S = 0.1
 #: A part that lives this long has started.
 START_S = 1
 #: Attempts of a part that dies earlier, 1, 2 and 3 seconds apart; then the supervisor leaves it and we say so.
