@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from itertools import islice
 from pathlib import Path
 from time import monotonic, sleep
@@ -26,6 +27,8 @@ ACCEPT_DEADLINE_S = 60
 STORE_DEADLINE_S = 45
 LOOK_EVERY_S = 0.1
 REQUEST_TIMEOUT_S = 10
+#: Answers that may be another one in a moment.
+PASSING = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE}
 IDS_A_QUERY = 10_000
 
 
@@ -85,34 +88,37 @@ class Sender:
         return accepted
 
     def _videos(self) -> list[dict[str, Any]]:
-        answer = self._http.request("GET", f"{self._url}/api/videos")
+        answer = self._request("GET", "/api/videos")
         videos: list[dict[str, Any]] = [video for video in answer.json()["videos"] if video.get("duration_s")]
         if not videos:
             raise DemoError("there is no video to view")
         return videos
 
     def _post(self, views: list[dict[str, Any]]) -> list[str]:
-        """Post one batch, and the same one again (its ids make that harmless) while it is not accepted."""
+        """Post one batch until it is accepted: the same ids each time, which makes a repetition harmless."""
+        ids: list[str] = self._request("POST", "/api/views", json.dumps(views)).json()["event_ids"]
+        return ids
+
+    def _request(self, method: str, path: str, body: str | None = None) -> Any:
+        """The answer, once it is one of 2xx: a web server or a broker that was just killed is back in seconds."""
         import urllib3
 
-        body = json.dumps(views)
         deadline = monotonic() + ACCEPT_DEADLINE_S
         while True:
             pause_s = 0.5
             try:
-                answer = self._http.request("POST", f"{self._url}/api/views", body=body, headers=self._headers)
+                answer = self._http.request(method, self._url + path, body=body, headers=self._headers)
             except urllib3.exceptions.HTTPError as error:
                 reason = str(error)
             else:
-                if answer.status == 202:  # noqa: PLR2004
-                    ids: list[str] = answer.json()["event_ids"]
-                    return ids
+                if answer.status < HTTPStatus.MULTIPLE_CHOICES:
+                    return answer
                 reason = f"{answer.status} {answer.data.decode(errors='replace')}"
-                if answer.status not in {429, 502, 503}:
-                    raise DemoError(f"the streaming app refused the views: {reason}")
+                if answer.status not in PASSING:
+                    raise DemoError(f"the streaming app refused {method} {path}: {reason}")
                 pause_s = float(answer.headers.get("Retry-After", pause_s))
             if monotonic() > deadline:
-                raise DemoError(f"not accepted within {ACCEPT_DEADLINE_S} s: {reason}")
+                raise DemoError(f"{method} {path} did not succeed within {ACCEPT_DEADLINE_S} s: {reason}")
             sleep(pause_s)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from playwright.sync_api import Browser, expect
 
@@ -30,13 +32,15 @@ def test_a_clip_is_played_and_left_and_the_history_shows_it_with_its_position(
         entry = page.locator(".entry")
         expect(entry).to_have_count(1)
         expect(entry).to_contain_text("Ember")
-        expect(entry).to_contain_text("0:13 of 0:30")
-        expect(entry).to_contain_text("0:02 watched")  # the second before the seek and the one after, not the gap
+        # A busy machine may play a little further than it was asked to before it is stopped.
+        expect(entry).to_contain_text(re.compile(r"0:1[3-6] of 0:30"))
+        # What was played before the seek and after it, not the eleven seconds between.
+        expect(entry).to_contain_text(re.compile(r"0:0[2-7] watched"))
 
         page.get_by_role("link", name="Continue Ember").click()
-        page.wait_for_url("**/watch/clip-3?t=13")
+        page.wait_for_url(re.compile(r"/watch/clip-3\?t=1[3-6]$"))
         page.goto("/watch/clip-3")
-        expect(page.get_by_text("Continues at 0:13.")).to_be_visible()
-        play(page, 13.5)
+        expect(page.get_by_text(re.compile(r"Continues at 0:1[3-6]\."))).to_be_visible()
+        play(page, 17)
         pause(page)
         assert page.evaluate(f"{VIDEO}.error") is None

@@ -1,4 +1,4 @@
-"""The broker dead, frozen, or without its queue: no request hangs, no video waits, nothing is said to be accepted."""
+"""The broker dead, frozen, full, or without its queue: no request hangs, no video waits, nothing is called accepted."""
 
 from __future__ import annotations
 
@@ -43,6 +43,25 @@ def frozen(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
+@contextmanager
+def out_of_memory(demo: Demo, client: Client) -> Iterator[None]:
+    """The broker's memory alarm: it takes connections, and reads nothing more from those that publish."""
+    configuration = demo.state / "rabbitmq" / "rabbitmq.conf"
+    usual = configuration.read_text()
+
+    def restart_with(text: str) -> None:
+        configuration.write_text(text)
+        os.kill(demo.status()["broker"]["pid"], signal.SIGKILL)
+        until(lambda: client.get("/readyz").status == 503, 10, what="the app to notice")
+        until(lambda: client.get("/readyz").status == 200, 40, what="the app to connect again")
+
+    restart_with(f"{usual}\nvm_memory_high_watermark.absolute = 1MB\n")
+    try:
+        yield
+    finally:
+        restart_with(usual)
+
+
 def refused(client: Client, view: dict[str, Any]) -> None:
     """The view is not accepted, in time, with all that is needed to send it again."""
     started = monotonic()
@@ -72,6 +91,15 @@ def test_a_frozen_broker_hangs_nobody(demo: Demo, client: Client) -> None:
             refused(client, view)
             streams_and_lives(client)
     accepted_again(client, view, within_s=10)
+
+
+def test_a_broker_that_is_out_of_memory_hangs_nobody(demo: Demo, client: Client) -> None:
+    view = a_view()
+    with out_of_memory(demo, client):
+        for _ in range(6):
+            refused(client, view)
+            streams_and_lives(client)
+    accepted_again(client, view, within_s=40)
 
 
 def test_a_dead_broker_is_known_to_be_away_and_found_again(demo: Demo, client: Client) -> None:
