@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from flixtrail.local import rabbitmq
+from flixtrail.local import installed
 from streaming_app.samples import samples
 from tests.demo import Demo
 
@@ -25,7 +25,7 @@ def missing(what: str) -> None:
 
 
 def need_rabbitmq() -> None:
-    if not rabbitmq.is_installed():
+    if not installed.is_installed():
         missing("rabbitmq-server on this machine")
 
 
@@ -65,13 +65,13 @@ def rabbitmq_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
 
 
 @pytest.fixture(scope="session")
-def embedded_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+def embedded_demo(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> Iterator[Demo]:
     """One demo in learner mode, for all tests."""
-    yield from shared(tmp_path_factory, "embedded")
+    yield from shared(tmp_path_factory, "embedded", VIDEOS=str(clips))
 
 
-def shared(folders: pytest.TempPathFactory, broker: str) -> Iterator[Demo]:
-    one = Demo(folders.mktemp(broker) / "state", {"BROKER": broker, "WORKERS": "2"})
+def shared(folders: pytest.TempPathFactory, broker: str, **settings: str) -> Iterator[Demo]:
+    one = Demo(folders.mktemp(broker) / "state", {"BROKER": broker, "WORKERS": "2", **settings})
     try:
         one.wait_until_ready()
         yield one

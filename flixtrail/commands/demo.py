@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-import sys
 from types import FrameType
 from typing import Any
 
 import click
 
-from flixtrail.local.errors import WrongSetting
+from flixtrail.local.errors import Interrupted, WrongSetting
 
 
 @click.command(
@@ -76,7 +75,8 @@ def run(stack: Any) -> None:
         stack.teller.plain(f"ready: {stack.addresses.web_url}")
         stack.teller.say(greeting(stack))
         stack.watch()
+    except Interrupted:
+        pass  # Ctrl-C while it was starting
     finally:
         stack.stop()
-        sys.stdout.flush()
     stack.teller.say(f"stopped. The history stays in {stack.state.folder}")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import click
 
 from flixtrail.commands.options import state_option
+
+#: `--json` shows it: programs need it.
+PASSWORD = re.compile(r"(?<=:)[^:@/]+(?=@)")
 
 
 @click.command()
@@ -45,5 +49,5 @@ def show(running: Any) -> None:
         part = processes[name]
         kind = f" ({part['kind']})" if name == "broker" else ""
         state = "running" if part["pid"] else "outside"
-        table.add_row(f"{name}{kind}", state, str(part["pid"] or ""), "", part["url"])
+        table.add_row(f"{name}{kind}", state, str(part["pid"] or ""), "", PASSWORD.sub("***", part["url"]))
     Console(soft_wrap=True, highlight=False).print(table)

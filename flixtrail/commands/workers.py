@@ -14,7 +14,7 @@ import click
 import psutil
 
 from flixtrail.commands.options import state_option
-from flixtrail.local import parts
+from flixtrail.local import services
 from flixtrail.local.errors import DemoError
 from flixtrail.local.queue import QueueAway
 from flixtrail.local.running import Running, Worker
@@ -51,17 +51,17 @@ def add(running: Running, name: str | None) -> None:
     """Start one more worker, or NAME again that was stopped."""
     names = [worker.name for worker in running.workers()]
     if name is None:
-        name = next(wanted for n in count(1) if (wanted := f"{parts.WORKER}{n}") not in names)
+        name = next(wanted for n in count(1) if (wanted := f"{services.WORKER}{n}") not in names)
     elif name.isdigit():
-        name = f"{parts.WORKER}{name}"
+        name = f"{services.WORKER}{name}"
     if name in names:
         if running.worker(name).pid:
             raise DemoError(f"{name} runs already")
         running.supervisor.start(name)
     else:
-        if not name.removeprefix(parts.WORKER).isdigit():
-            raise DemoError(f"NAME: {name!r}: expected {parts.WORKER} and a number")
-        running.supervisor.add(parts.worker(name, addresses(running)))
+        if not name.removeprefix(services.WORKER).isdigit():
+            raise DemoError(f"NAME: {name!r}: expected {services.WORKER} and a number")
+        running.supervisor.add(services.worker(name, addresses(running)))
     click.echo(f"{name} was started")
 
 
@@ -140,10 +140,10 @@ def signal_all(worker: Worker, number: int) -> None:
             continue
 
 
-def addresses(running: Running) -> parts.Addresses:
+def addresses(running: Running) -> services.Addresses:
     """What a new worker needs to know."""
     broker = running.document["broker"]
-    return parts.Addresses(
+    return services.Addresses(
         web_port=0,
         history_api_port=0,
         flower_port=0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from flixtrail.local.rabbitmq import HOW_TO_INSTALL
+from flixtrail.local.installed import HOW_TO_INSTALL
 from flixtrail.local.stack import Stack
 
 LEARNER_MODE = f"""\

@@ -19,8 +19,8 @@ from psycopg import sql
 
 from flixtrail.local.environment import clean
 from flixtrail.local.errors import DemoError
+from flixtrail.local.part import Part
 from flixtrail.local.state import State
-from flixtrail.local.supervisor import Part
 
 #: PostgreSQL's own name for its administrator. Whoever reaches the socket (mode 0700) may be it.
 ADMINISTRATOR = "postgres"

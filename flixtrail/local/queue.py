@@ -121,7 +121,7 @@ class PgmqQueue:
         self._conninfo = make_conninfo(messages_database(broker_url), connect_timeout=TIMEOUT_S)
 
     def consumers(self) -> int:
-        # They ask for messages five times a second, and their connections carry their names (flixtrail/local/parts.py).
+        # They ask for messages five times a second, and their connections carry their names (services.py).
         polling = (
             "SELECT count(DISTINCT application_name) FROM pg_stat_activity WHERE datname = current_database()"
             " AND application_name LIKE 'history-worker-%' AND state_change > now() - interval '1 second'"

@@ -7,11 +7,12 @@ from typing import Any
 
 import psutil
 
-from flixtrail.local import parts
+from flixtrail.local import services
 from flixtrail.local.errors import DemoError, NotRunning
+from flixtrail.local.part import PartStatus
 from flixtrail.local.queue import Queue, queue_of
 from flixtrail.local.state import State
-from flixtrail.local.supervisor import PartStatus, Supervisor, SupervisorAway, tree
+from flixtrail.local.supervisor import Supervisor, SupervisorAway, tree
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,14 @@ class Running:
 
     def workers(self) -> list[Worker]:
         """All history workers, by number."""
-        found = [part for name, part in self.status().items() if name.startswith(parts.WORKER)]
+        found = [part for name, part in self.status().items() if name.startswith(services.WORKER)]
         return sorted(map(_worker, found), key=lambda worker: (len(worker.name), worker.name))
 
     def worker(self, name: str) -> Worker:
         """One of them, by its whole name or its number. Raises DemoError that lists those that there are."""
         workers = self.workers()
         for worker in workers:
-            if name.partition("@")[0] in {worker.name, worker.name.removeprefix(parts.WORKER)}:
+            if name.partition("@")[0] in {worker.name, worker.name.removeprefix(services.WORKER)}:
                 return worker
         raise DemoError(f"NAME: there is no worker {name!r}; there are {', '.join(w.name for w in workers)}")
 
@@ -75,7 +76,7 @@ class Running:
         # In learner mode the database is the broker.
         broker_part = "rabbitmq" if "rabbitmq" in status else "postgres" if broker["kind"] == "embedded" else None
         return {
-            "web": {"url": self.web_url, "pids": _pids(status, parts.WEB)},
+            "web": {"url": self.web_url, "pids": _pids(status, services.WEB)},
             "workers": [
                 {"name": worker.name, "pid": worker.pid, "children": worker.children}
                 for worker in self.workers()
@@ -83,7 +84,7 @@ class Running:
             ],
             "history_api": {
                 "url": self.document["history_api"]["url"],
-                "pids": _pids(status, parts.HISTORY_API),
+                "pids": _pids(status, services.HISTORY_API),
             },
             "broker": {"kind": broker["kind"], "url": broker["url"], "pid": _pid(status, broker_part)},
             "database": {"url": self.database_url, "pid": _pid(status, "postgres")},

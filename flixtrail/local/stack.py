@@ -7,31 +7,27 @@ They stop the other way round, the streaming app first: nothing new is accepted,
 
 from __future__ import annotations
 
-import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import monotonic, sleep
 from urllib.error import URLError
 from urllib.request import urlopen
 
-import psutil
-
-from flixtrail.local import leftovers, parts, ports
+from flixtrail.local import leftovers, ports, services
 from flixtrail.local.errors import DemoError, Interrupted, PartFailed, PortTaken
+from flixtrail.local.guard import Guard
+from flixtrail.local.installed import HOW_TO_INSTALL, is_installed
+from flixtrail.local.ladder import Ladder
 from flixtrail.local.postgres import MESSAGES, Postgres
 from flixtrail.local.queue import Queue, queue_of
-from flixtrail.local.rabbitmq import HOW_TO_INSTALL, RabbitMQ, is_installed
+from flixtrail.local.rabbitmq import RabbitMQ
 from flixtrail.local.settings import DemoSettings
 from flixtrail.local.state import State
-from flixtrail.local.supervisor import POLL_S, Part, PartStatus, Supervisor, SupervisorAway, tree
+from flixtrail.local.supervisor import POLL_S, Supervisor, SupervisorAway
 from flixtrail.local.telling import Teller
 
 #: A cold machine needs ten seconds; past this somebody should look at the log.
 START_DEADLINE_S = 90
-#: How often a part is tried again that the supervisor has given up.
-RETRY_S = 10
-#: Lines of a part's log that are shown when it fails.
-LOG_TAIL = 15
 
 
 class Stack:
@@ -46,8 +42,6 @@ class Stack:
         self.rabbitmq: RabbitMQ | None = None
         self.postgres: Postgres | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._seen: dict[str, PartStatus] = {}
-        self._retry_at: dict[str, float] = {}
 
     # -- start ----------------------------------------------------------------------------------------
 
@@ -75,18 +69,18 @@ class Stack:
         self._start_database()
         self.addresses = self._addresses()
         self.queue: Queue = queue_of(self.addresses.broker_url, self.addresses.management_url)
-        self._add(parts.history_api(self.state, self.addresses))
-        self._add(parts.web(self.state, self.addresses, self.settings.videos))
+        self.supervisor.add(services.history_api(self.state, self.addresses))
+        self.supervisor.add(services.web(self.state, self.addresses, self.settings.videos))
         self._upgrade_tables()
         if self.rabbitmq:
             self._wait("RabbitMQ", self.rabbitmq.is_ready)
         for number in range(1, self.settings.workers + 1):
-            self._add(parts.worker(f"{parts.WORKER}{number}", self.addresses))
+            self.supervisor.add(services.worker(f"{services.WORKER}{number}", self.addresses))
         self._publish()
         self._wait("a history worker", lambda: self.queue.consumers() > 0)
         self._wait("the streaming app", lambda: _is_ready(self.addresses.web_url))
         if self.has_flower:
-            self._add(parts.flower(self.state, self.addresses))
+            self.supervisor.add(services.flower(self.state, self.addresses))
 
     @property
     def learner_mode(self) -> bool:
@@ -108,7 +102,7 @@ class Stack:
                 self.supervisor.status()
             except SupervisorAway:
                 if self._process.poll() is not None or monotonic() > deadline:
-                    raise PartFailed(self._failure("supervisord", "did not start")) from None
+                    raise PartFailed(self.state.end_of_log("supervisord", "did not start")) from None
                 if self.stop_requests:
                     raise Interrupted("stopped while it was starting") from None
                 sleep(0.02)
@@ -123,19 +117,19 @@ class Stack:
             raise DemoError(f"BROKER: 'rabbitmq' needs rabbitmq-server on this machine. {HOW_TO_INSTALL}")
         self.rabbitmq = RabbitMQ(self.state)
         self.rabbitmq.configure()
-        self._add(self.rabbitmq.epmd_part())
-        self._add(self.rabbitmq.part())
+        self.supervisor.add(self.rabbitmq.epmd_part())
+        self.supervisor.add(self.rabbitmq.part())
 
     def _start_database(self) -> None:
         if self.settings.database_url and not (self.learner_mode and not self.settings.amqp_url):
             return
         self.postgres = Postgres(self.state)
         self.postgres.initialise()
-        self._add(self.postgres.part())
+        self.supervisor.add(self.postgres.part())
         self._wait("PostgreSQL", self.postgres.is_ready)
         self.postgres.create_databases(learner_mode=self.learner_mode)
 
-    def _addresses(self) -> parts.Addresses:
+    def _addresses(self) -> services.Addresses:
         chosen = ports.keep(self.state, ("history_api", "flower"))
         if self.settings.amqp_url:
             broker_url = self.settings.amqp_url
@@ -143,7 +137,7 @@ class Stack:
             broker_url = self.rabbitmq.url
         else:
             broker_url = self._own_postgres().broker_url()
-        return parts.Addresses(
+        return services.Addresses(
             web_port=self.settings.port,
             history_api_port=chosen["history_api"],
             flower_port=chosen["flower"],
@@ -159,8 +153,8 @@ class Stack:
     def _upgrade_tables(self) -> None:
         with self.state.log("migrations").open("ab") as log:
             process = subprocess.Popen(  # noqa: S603
-                parts.migrations(),
-                env=parts.service_environment(self.addresses) | {leftovers.STATE_MARK: str(self.state.folder)},
+                services.migrations(),
+                env=services.service_environment(self.addresses) | {leftovers.STATE_MARK: str(self.state.folder)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -168,10 +162,7 @@ class Stack:
             )
         self._wait("the tables", lambda: process.poll() is not None)
         if process.returncode:
-            raise PartFailed(self._failure("migrations", f"ended with status {process.returncode}"))
-
-    def _add(self, part: Part) -> None:
-        self.supervisor.add(part)
+            raise PartFailed(self.state.end_of_log("migrations", f"ended with status {process.returncode}"))
 
     def _publish(self) -> None:
         """Write down for the command line what runs where."""
@@ -206,117 +197,27 @@ class Stack:
                     raise Interrupted("stopped while it was starting")
                 failed = [part.name for part in self.supervisor.status().values() if part.failed]
                 if failed:
-                    raise PartFailed(self._failure(failed[0], "did not start"))
+                    raise PartFailed(self.state.end_of_log(failed[0], "did not start"))
                 if monotonic() > deadline:
                     raise PartFailed(f"{what}: not there after {START_DEADLINE_S} s. Logs: {self.state.logs}")
-                sleep(POLL_S / 4)
+                sleep(POLL_S)
 
-    def _failure(self, part: str, what_happened: str) -> str:
-        log = self.state.log(part)
-        lines = log.read_text(errors="replace").splitlines()[-LOG_TAIL:] if log.exists() else []
-        return "\n".join([f"{part} {what_happened}. The end of {log}:", *(f"  | {line}" for line in lines)])
-
-    # -- while it runs --------------------------------------------------------------------------------
+    # -- while it runs, and when it stops --------------------------------------------------------------
 
     def watch(self) -> None:
-        """Until somebody asks to stop: say which part died and was started again, and try what was given up."""
-        self._seen = self.supervisor.status()
+        """Until somebody asks to stop."""
+        guard = Guard(self.supervisor, self.teller, self._launch_supervisor)
         while not self.stop_requests:
-            try:
-                self._compare(self.supervisor.status())
-            except SupervisorAway:
-                if not self.stop_requests:
-                    self._start_again()
+            guard.look(stopping=lambda: self.stop_requests > 0)
             sleep(POLL_S)
 
-    def _compare(self, now: dict[str, PartStatus]) -> None:
-        for name, part in now.items():
-            before = self._seen.get(name)
-            if part.failed:
-                self._try_again(name, newly=before is None or not before.failed)
-            elif before is None:
-                self.teller.say(f"{name} was added")
-            elif part.stopped and not before.stopped:
-                self.teller.say(f"{name} was stopped")
-            elif before.stopped and part.pid:
-                self.teller.say(f"{name} was started")
-            elif part.pid and before.pid and part.pid != before.pid:
-                self.teller.say(f"[yellow]{name} died (process {before.pid}) and runs again (process {part.pid})[/]")
-            # Between two processes there is none: remember the last one.
-            elif not part.pid and before.pid and not part.stopped:
-                continue
-            self._seen[name] = part
-
-    def _try_again(self, name: str, *, newly: bool) -> None:
-        if newly:
-            self.teller.say(f"[red]{self._failure(name, 'keeps failing at its start')}[/]")
-        if monotonic() >= self._retry_at.get(name, 0):
-            self._retry_at[name] = monotonic() + RETRY_S
-            self.supervisor.start(name)
-
-    def _start_again(self) -> None:
-        self.teller.say("[yellow]the supervisor died: starting every part again[/]")
-        leftovers.end(leftovers.processes(self.state.folder, works_in=self.state.folder / "postgres"))
-        names = [path.stem for path in sorted(self.state.parts.glob("*.conf"))]
-        stopped = {name for name, part in self._seen.items() if part.stopped}
-        self._launch_supervisor()
-        for name in names:
-            if name not in stopped:
-                self.supervisor.start(name)
-        self._seen = self.supervisor.status()
-
-    # -- stop -----------------------------------------------------------------------------------------
-
     def stop(self) -> None:
-        """Stop everything, in order. Returns when no process is left, whatever happened before."""
-        try:
-            if self._process and self._process.poll() is None:
-                self._climb_down()
-        except SupervisorAway:
-            pass  # then what it left is ended below
+        """Stop everything: in order, or at once when asked a second time. Returns when no process is left."""
+        if self._process:
+            ladder = Ladder(self.supervisor, self.teller, hurry=lambda: self.stop_requests > 1)
+            ladder.climb_down(self._process)
         leftovers.end(leftovers.processes(self.state.folder, works_in=self.state.folder / "postgres"))
-        if self._process:
-            self._process.wait()
         self.state.forget()
-
-    def _climb_down(self) -> None:
-        """The ladder, a line a step."""
-        status = self.supervisor.status()
-        workers = [name for name in status if name.startswith(parts.WORKER)]
-        _thaw(status, workers)
-        self._stop_together("the streaming app: nothing new is accepted", [parts.WEB])
-        self._stop_together("the history workers: what they hold is written or goes back", workers)
-        self._stop_together("the history API, Flower", [parts.HISTORY_API, parts.FLOWER])
-        self._stop_together("the broker, the database", ["rabbitmq", "postgres"])
-        self._stop_together("", ["epmd"])
-        self.supervisor.shutdown()
-        if self._process:
-            try:
-                self._process.wait(timeout=3)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-
-    def _stop_together(self, what: str, names: Sequence[str]) -> None:
-        status = self.supervisor.status()
-        names = [name for name in names if name in status]
-        running = [name for name in names if not status[name].stopped]
-        if what and names:
-            self.teller.say(f"stopping {what}")
-        for name in running:
-            self.supervisor.stop(name)
-        # The supervisor itself kills what takes longer than its `stop_wait_s`.
-        while self.stop_requests < 2 and any(self.supervisor.status()[name].pid for name in running):  # noqa: PLR2004
-            sleep(POLL_S / 4)
-
-
-def _thaw(status: dict[str, PartStatus], names: Sequence[str]) -> None:
-    """A frozen process cannot hear that it shall stop."""
-    for name in names:
-        for process in tree(status[name].pid):
-            try:
-                process.send_signal(signal.SIGCONT)
-            except psutil.NoSuchProcess:
-                continue
 
 
 def _is_ready(web_url: str) -> bool:

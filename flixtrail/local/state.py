@@ -26,6 +26,10 @@ from typing import Any
 
 from flixtrail.local.errors import AlreadyRunning, DemoError, NotRunning
 
+#: Lines of a part's log that are shown when it fails.
+LOG_TAIL = 15
+#: What has Unix sockets: the purposes of `State.socket_folder`.
+SOCKETS = ("supervisor", "postgres")
 #: A Unix socket's whole path may take 107 bytes (Linux; 103 on macOS), of which `/.s.PGSQL.5432.lock` takes 19.
 LONGEST_SOCKET_FOLDER = 80
 #: Characters that survive in every URL and configuration file that names the socket.
@@ -64,12 +68,17 @@ class State:
         """Where a part's output goes."""
         return self.logs / f"{part}.log"
 
+    def end_of_log(self, part: str, what_happened: str) -> str:
+        """What a person has to see when a part failed: its last lines, and where the others are."""
+        log = self.log(part)
+        lines = log.read_text(errors="replace").splitlines()[-LOG_TAIL:] if log.exists() else []
+        return "\n".join([f"{part} {what_happened}. The end of {log}:", *(f"  | {line}" for line in lines)])
+
     def socket_folder(self, purpose: str, owner: int | None = None) -> Path:
         """A folder of mode 0700 for Unix sockets, of `owner`: below `run/` unless the path is too long for that."""
         folder = self.run / purpose
         if len(str(folder).encode()) > LONGEST_SOCKET_FOLDER or not PLAIN_PATH.fullmatch(str(folder)):
-            name = hashlib.sha256(f"{self.folder}\0{os.geteuid()}".encode()).hexdigest()[:16]
-            folder = Path("/tmp") / f"flixtrail-{name}-{purpose}"  # noqa: S108 (its owner is checked below)
+            folder = self._short(purpose)
         owner = os.geteuid() if owner is None else owner
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.is_symlink() or folder.stat().st_uid not in {owner, os.geteuid()}:
@@ -77,6 +86,10 @@ class State:
         os.chown(folder, owner, -1)
         folder.chmod(0o700)
         return folder
+
+    def _short(self, purpose: str) -> Path:
+        name = hashlib.sha256(f"{self.folder}\0{os.geteuid()}".encode()).hexdigest()[:16]
+        return Path("/tmp") / f"flixtrail-{name}-{purpose}"  # noqa: S108 (whose it is, is checked before its use)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -124,7 +137,8 @@ class State:
     def forget(self) -> None:
         """Take away what only a running demo has."""
         (self.folder / "state.json").unlink(missing_ok=True)
-        shutil.rmtree(self.run, ignore_errors=True)
+        for folder in (self.run, *map(self._short, SOCKETS)):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def secret(self, name: str) -> str:
         """A password or key that is made once and then stays the same."""

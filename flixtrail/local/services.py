@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flixtrail.local.environment import clean
+from flixtrail.local.part import Part
 from flixtrail.local.state import State
-from flixtrail.local.supervisor import Part
 
 WEB = "web"
 HISTORY_API = "history-api"
