@@ -131,7 +131,7 @@ class Demo:
         return Tokens(self.running().document["secret_key"]).ingest()
 
     def broker_is_empty(self) -> bool:
-        """Nothing waits and nothing is held. RabbitMQ's figures may be half a second old."""
+        """Nothing waits and nothing is held. RabbitMQ's figures may be a second old."""
         try:
             figures = self.running().queue().figures()
         except QueueAway:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import click
 
 from flixtrail.commands.options import state_option
 
+WIDTH_IN_A_PIPE = 250
 #: `--json` shows it: programs need it.
 PASSWORD = re.compile(r"(?<=:)[^:@/]+(?=@)")
 
@@ -50,4 +52,5 @@ def show(running: Any) -> None:
         kind = f" ({part['kind']})" if name == "broker" else ""
         state = "running" if part["pid"] else "outside"
         table.add_row(f"{name}{kind}", state, str(part["pid"] or ""), "", PASSWORD.sub("***", part["url"]))
-    Console(soft_wrap=True, highlight=False).print(table)
+    # A pipe has no width: nothing is cut off there.
+    Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_IN_A_PIPE).print(table)

@@ -51,6 +51,8 @@ def command(state: Path, *, once: bool) -> None:
     observer = Observer(running)
     console = Console(highlight=False)
     if once:
+        observer.look()
+        sleep(REFRESH_S)  # for the rates
         console.print(picture(observer.look()))
         return
     try:

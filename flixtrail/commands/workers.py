@@ -83,7 +83,7 @@ def stop(running: Running, name: str | None) -> None:
 @worker_command
 def kill(running: Running, name: str | None) -> None:
     """Kill -9 a worker and its children, by default the one that holds most. The supervisor starts it again."""
-    worker = chosen(running, name)
+    worker = chosen(running, name, {"running", "frozen"})
     signal_all(worker, signal.SIGKILL)
     click.echo(f"{worker.name} was killed (process {worker.pid}); what it held goes to another worker")
 
@@ -91,7 +91,7 @@ def kill(running: Running, name: str | None) -> None:
 @worker_command
 def freeze(running: Running, name: str | None) -> None:
     """Freeze a worker (SIGSTOP): it lives, holds its messages, and does nothing. By default the one that holds most."""
-    worker = chosen(running, name)
+    worker = chosen(running, name, {"running"})
     signal_all(worker, signal.SIGSTOP)
     click.echo(f"{worker.name} is frozen (process {worker.pid}); `flixtrail workers thaw` lets it go on")
 
@@ -107,14 +107,14 @@ def thaw(running: Running, name: str | None) -> None:
         click.echo(f"{worker.name} goes on")
 
 
-def chosen(running: Running, name: str | None) -> Worker:
-    """The worker of that name; without one, that which holds most messages, of several the first."""
+def chosen(running: Running, name: str | None, states: set[str]) -> Worker:
+    """The worker of that name; without one, that which holds most messages of all in these states."""
     if name:
         worker = running.worker(name)
         if not worker.pid:
             raise DemoError(f"{worker.name} does not run just now")
         return worker
-    workers = [worker for worker in running.workers() if worker.state == "running"]
+    workers = [worker for worker in running.workers() if worker.state in states]
     if not workers:
         raise DemoError("no worker runs just now")
     try:

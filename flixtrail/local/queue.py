@@ -40,7 +40,7 @@ class Queue(Protocol):
         """How many workers (at least) take messages now."""
 
     def figures(self) -> Figures:
-        """Counts, at most about half a second old."""
+        """Counts, at most about a second old."""
 
 
 def queue_of(broker_url: str, management_url: str | None) -> Queue:

@@ -72,8 +72,13 @@ management.tcp.port = {self._ports["management"]}
 load_definitions = {self.home}/definitions.json
 log.file = false
 log.console = true
-# How old the figures of `flixtrail watch` may be, in milliseconds.
+# `flixtrail watch` wants fresh figures: measured every 250 ms, collected every second (5 by default).
 collect_statistics_interval = 250
+management.sample_retention_policies.global.minute = 1
+management.sample_retention_policies.global.hour = 60
+management.sample_retention_policies.basic.minute = 1
+management.sample_retention_policies.basic.hour = 60
+management.sample_retention_policies.detailed.minute = 1
 """)
 
     def _definitions(self) -> dict[str, object]:
