@@ -15,8 +15,8 @@ RUN useradd --uid 10001 --create-home flixtrail \
 # Every file has its hash, so a build gets what was tested or fails.
 WORKDIR /app
 COPY requirements/app.txt requirements/
-RUN --mount=type=cache,target=/root/.cache/pip \
-    pip install --require-hashes -r requirements/app.txt
+RUN --mount=type=cache,target=/var/cache/pip \
+    pip install --cache-dir /var/cache/pip --require-hashes -r requirements/app.txt
 
 COPY celeryconfig.py ./
 COPY view_events view_events

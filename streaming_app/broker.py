@@ -56,6 +56,7 @@ class BrokerLink:
             connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
             channel = connection.channel()
             topology.check(channel)
+            _warm(self._celery)
             self._producer = Producer(channel, auto_declare=False)
             self._connection = connection
         except Exception as error:  # whatever it is, there is no link
@@ -103,6 +104,11 @@ class BrokerLink:
         connection, self._connection, self._producer = self._connection, None, None
         if connection is not None:
             _drop(connection)
+
+
+def _warm(celery: Celery) -> None:
+    """Let Celery build now what it would build for its first task, while a request waits."""
+    _ = celery.tasks, celery.backend, celery.amqp.router, celery.amqp.send_task_message
 
 
 def _drop(connection: Connection) -> None:

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import urllib3
 
+from tests.waiting import until
 from view_events.event import new_event_id
 
 
@@ -34,10 +35,21 @@ class Client:
         return self._http.request("POST", self.url + path, body=body, headers=sent)
 
     def record(self, views: Iterable[Mapping[str, Any]]) -> list[str]:
-        """Post these views; their ids. Fails unless they were accepted."""
-        answer = self.post("/api/views", json=list(views))
-        assert answer.status == 202, (answer.status, answer.data)
-        ids: list[str] = answer.json()["event_ids"]
+        """Post these views until they are accepted; their ids. Fails when they are refused for good.
+
+        Does what a client has to: on a busy machine a confirm may take longer than a request waits, and 503 means
+        that the same events may be sent again.
+        """
+        sent = list(views)
+        answers = []
+
+        def accepted() -> bool:
+            answers.append(self.post("/api/views", json=sent))
+            assert answers[-1].status in {202, 503}, (answers[-1].status, answers[-1].data)
+            return answers[-1].status == 202
+
+        until(accepted, what="views to be accepted")
+        ids: list[str] = answers[-1].json()["event_ids"]
         return ids
 
     def history(self, **fields: str) -> list[dict[str, Any]]:
