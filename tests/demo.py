@@ -10,12 +10,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import psutil
 
-from flixtrail.local import leftovers
+from flixtrail.local import counts, leftovers
 from flixtrail.local.queue import QueueAway
 from flixtrail.local.running import Running
 from flixtrail.local.state import State
@@ -155,15 +153,9 @@ class Demo:
         except QueueAway:
             return False
         parts_run = all(part.running or part.stopped for part in running.status().values())
-        return parts_run and enough and is_ready(self.url) and self.broker_is_empty()
-
-
-def is_ready(url: str) -> bool:
-    try:
-        with urlopen(f"{url}/readyz", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (URLError, OSError):
-        return False
+        web = running.processes()["web"]["pids"][1:]
+        ready = 0 < len(web) == counts.connected_processes(self.url)
+        return parts_run and enough and ready and self.broker_is_empty()
 
 
 def environment(**settings: str) -> dict[str, str]:

@@ -63,7 +63,7 @@ def run(stack: Any) -> None:
     """From the first process to the last. Exit status 1 when a part did not come up."""
 
     def stop(_signal: int, _frame: FrameType | None) -> None:
-        stack.stop_requests += 1
+        stack.ask_to_stop()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)

@@ -11,17 +11,28 @@ import psycopg
 
 TIMEOUT_S = 2
 ACCEPTED = "flixtrail_views_accepted_total"
+BROKER_UP = "flixtrail_broker_up"
 
 
 def accepted(web_url: str) -> int | None:
     """Views answered 202 since the streaming app started; None while it does not answer."""
+    values = _metric(web_url, ACCEPTED)
+    return None if values is None else int(sum(values))
+
+
+def connected_processes(web_url: str) -> int:
+    """How many processes of the streaming app have a connection to the broker, and so accept views."""
+    return int(sum(_metric(web_url, BROKER_UP) or []))
+
+
+def _metric(web_url: str, name: str) -> list[float] | None:
+    """The values of a metric, one for each of its labels; None while the streaming app does not answer."""
     try:
         with urlopen(f"{web_url}/metrics", timeout=TIMEOUT_S) as answer:  # noqa: S310 (our own http:// address)
-            text = answer.read().decode()
+            lines = answer.read().decode().splitlines()
     except (URLError, OSError, HTTPException):
         return None
-    values = [line.split()[1] for line in text.splitlines() if line.startswith(f"{ACCEPTED} ")]
-    return int(float(values[0])) if values else 0
+    return [float(line.rpartition(" ")[2]) for line in lines if line.partition(" ")[0].partition("{")[0] == name]
 
 
 class History:

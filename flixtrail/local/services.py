@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from flixtrail.local.environment import clean
 from flixtrail.local.part import Part
@@ -75,11 +76,24 @@ def history_api(state: State, addresses: Addresses) -> Part:
 
 def worker(name: str, addresses: Addresses) -> Part:
     """One history worker."""
-    celery = (sys.executable, "-m", "celery", "-A", "history_worker.app")
-    options = ("-n", f"{name}@%h", "-c", str(WORKER_PROCESSES), "--without-mingle", "--without-gossip")
+    celery: tuple[str, ...] = (sys.executable, "-m", "celery")
+    if addresses.management_url:
+        # Our own RabbitMQ, which may still be starting.
+        celery = (sys.executable, "-m", "flixtrail.local.worker", str(urlsplit(addresses.broker_url).port))
+    options = (
+        "-A",
+        "history_worker.app",
+        "worker",
+        "-n",
+        f"{name}@%h",
+        "-c",
+        str(WORKER_PROCESSES),
+        "--without-mingle",
+        "--without-gossip",
+    )
     return Part(
         name=name,
-        argv=(*celery, "worker", *options),
+        argv=(*celery, *options),
         # In learner mode PostgreSQL then knows which of its clients are workers (flixtrail/local/queue.py).
         environment=service_environment(addresses) | {"PGAPPNAME": name},
         priority=40,

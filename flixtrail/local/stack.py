@@ -10,10 +10,8 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from time import monotonic, sleep
-from urllib.error import URLError
-from urllib.request import urlopen
 
-from flixtrail.local import leftovers, ports, services
+from flixtrail.local import counts, leftovers, ports, services
 from flixtrail.local.errors import DemoError, Interrupted, PartFailed, PortTaken
 from flixtrail.local.guard import Guard
 from flixtrail.local.installed import HOW_TO_INSTALL, is_installed
@@ -23,11 +21,14 @@ from flixtrail.local.queue import Queue, queue_of
 from flixtrail.local.rabbitmq import RabbitMQ
 from flixtrail.local.settings import DemoSettings
 from flixtrail.local.state import State
-from flixtrail.local.supervisor import POLL_S, Supervisor, SupervisorAway
+from flixtrail.local.supervisor import POLL_S, Supervisor, SupervisorAway, tree
 from flixtrail.local.telling import Teller
 
 #: A cold machine needs ten seconds; past this somebody should look at the log.
 START_DEADLINE_S = 90
+
+#: `make` passes SIGTERM on to a program that may have got it already: within this time two are one.
+SAME_REQUEST_S = 1
 
 
 class Stack:
@@ -37,11 +38,19 @@ class Stack:
         self.settings = settings
         self.state = state
         self.teller = teller
-        #: Ctrl-C and SIGTERM so far. The first stops everything in order, the second at once.
-        self.stop_requests = 0
+        self._asked_to_stop: float | None = None
+        self._hurry = False
         self.rabbitmq: RabbitMQ | None = None
         self.postgres: Postgres | None = None
         self._process: subprocess.Popen[bytes] | None = None
+
+    def ask_to_stop(self) -> None:
+        """Ctrl-C or SIGTERM: the first stops everything in order, a later one at once."""
+        now = monotonic()
+        if self._asked_to_stop is None:
+            self._asked_to_stop = now
+        elif now - self._asked_to_stop > SAME_REQUEST_S:
+            self._hurry = True
 
     # -- start ----------------------------------------------------------------------------------------
 
@@ -69,16 +78,17 @@ class Stack:
         self._start_database()
         self.addresses = self._addresses()
         self.queue: Queue = queue_of(self.addresses.broker_url, self.addresses.management_url)
-        self.supervisor.add(services.history_api(self.state, self.addresses))
-        self.supervisor.add(services.web(self.state, self.addresses, self.settings.videos))
+        # One thing after another beside RabbitMQ, which takes a core for itself for five seconds.
         self._upgrade_tables()
-        if self.rabbitmq:
-            self._wait("RabbitMQ", self.rabbitmq.is_ready)
+        self.supervisor.add(services.web(self.state, self.addresses, self.settings.videos))
+        self.supervisor.add(services.history_api(self.state, self.addresses))
         for number in range(1, self.settings.workers + 1):
             self.supervisor.add(services.worker(f"{services.WORKER}{number}", self.addresses))
+        if self.rabbitmq:
+            self._wait("RabbitMQ", self.rabbitmq.is_ready)
         self._publish()
         self._wait("a history worker", lambda: self.queue.consumers() > 0)
-        self._wait("the streaming app", lambda: _is_ready(self.addresses.web_url))
+        self._wait("the streaming app", self._web_is_ready)
         if self.has_flower:
             self.supervisor.add(services.flower(self.state, self.addresses))
 
@@ -103,7 +113,7 @@ class Stack:
             except SupervisorAway:
                 if self._process.poll() is not None or monotonic() > deadline:
                     raise PartFailed(self.state.end_of_log("supervisord", "did not start")) from None
-                if self.stop_requests:
+                if self._asked_to_stop is not None:
                     raise Interrupted("stopped while it was starting") from None
                 sleep(0.02)
             else:
@@ -193,7 +203,7 @@ class Stack:
         deadline = monotonic() + START_DEADLINE_S
         with self.teller.waiting(what):
             while not there():
-                if self.stop_requests:
+                if self._asked_to_stop is not None:
                     raise Interrupted("stopped while it was starting")
                 failed = [part.name for part in self.supervisor.status().values() if part.failed]
                 if failed:
@@ -202,27 +212,24 @@ class Stack:
                     raise PartFailed(f"{what}: not there after {START_DEADLINE_S} s. Logs: {self.state.logs}")
                 sleep(POLL_S)
 
+    def _web_is_ready(self) -> bool:
+        """Whether every process of the streaming app accepts views: nobody knows which one gets a request."""
+        processes = tree(self.supervisor.status()[services.WEB].pid)[1:]
+        return bool(processes) and counts.connected_processes(self.addresses.web_url) >= len(processes)
+
     # -- while it runs, and when it stops --------------------------------------------------------------
 
     def watch(self) -> None:
         """Until somebody asks to stop."""
         guard = Guard(self.supervisor, self.teller, self._launch_supervisor)
-        while not self.stop_requests:
-            guard.look(stopping=lambda: self.stop_requests > 0)
+        while self._asked_to_stop is None:
+            guard.look(stopping=lambda: self._asked_to_stop is not None)
             sleep(POLL_S)
 
     def stop(self) -> None:
         """Stop everything: in order, or at once when asked a second time. Returns when no process is left."""
         if self._process:
-            ladder = Ladder(self.supervisor, self.teller, hurry=lambda: self.stop_requests > 1)
+            ladder = Ladder(self.supervisor, self.teller, hurry=lambda: self._hurry)
             ladder.climb_down(self._process)
         leftovers.end(leftovers.processes(self.state.folder, works_in=self.state.folder / "postgres"))
         self.state.forget()
-
-
-def _is_ready(web_url: str) -> bool:
-    try:
-        with urlopen(f"{web_url}/readyz", timeout=2) as answer:  # noqa: S310 (our own http:// address)
-            return bool(answer.status == 200)  # noqa: PLR2004
-    except (URLError, OSError):
-        return False

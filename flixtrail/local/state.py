@@ -96,23 +96,23 @@ class State:
         """Hold the folder for one demo. Raises AlreadyRunning. The lock goes with the process, however that ends."""
         path = self.folder / "demo.lock"
         while True:
-            file = path.open("a+")
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                raise AlreadyRunning(self._who_runs(file.read().strip())) from None
-            # A demo that just ended has removed the file between our open and our lock: then this is a lock on nothing.
-            if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
-                break
-        with file:
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
+            with path.open("a+") as file:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    file.seek(0)
+                    raise AlreadyRunning(self._who_runs(file.read().strip())) from None
+                # A demo that ended between our open and our lock has removed the file: then this is a lock on nothing.
+                if not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino:
+                    continue
+                file.truncate(0)
+                file.write(str(os.getpid()))
+                file.flush()
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
 
     def _who_runs(self, pid: str) -> str:
         where = f" at {self.read()['web']['url']}" if (self.folder / "state.json").exists() else ""
