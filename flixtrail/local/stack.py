@@ -27,6 +27,10 @@ from flixtrail.local.telling import Teller
 #: A cold machine needs ten seconds; past this somebody should look at the log.
 START_DEADLINE_S = 90
 
+#: A new queue's name is on the disk after three seconds (RabbitMQ 3.10). A version that keeps it elsewhere is not
+#: waited for any longer. Only the first start on a state folder has to wait at all.
+NAME_ON_DISK_S = 6
+
 #: `make` passes SIGTERM on to a program that may have got it already: within this time two are one.
 SAME_REQUEST_S = 1
 
@@ -89,6 +93,9 @@ class Stack:
         self._publish()
         self._wait("a history worker", lambda: self.queue.consumers() > 0)
         self._wait("the streaming app", self._web_is_ready)
+        if self.rabbitmq:
+            rabbitmq, given_up_at = self.rabbitmq, monotonic() + NAME_ON_DISK_S
+            self._wait("RabbitMQ's disk", lambda: rabbitmq.knows_its_queue() or monotonic() > given_up_at)
         if self.has_flower:
             self.supervisor.add(services.flower(self.state, self.addresses))
 
