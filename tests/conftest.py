@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from flixtrail.local import installed
+from flixtrail.local.state import State
 from streaming_app.samples import samples
 from tests.demo import Demo
 
@@ -55,6 +56,7 @@ def demo(tmp_path: Path, clips: Path) -> Iterator[StartDemo]:
     yield start
     for one in started:
         one.kill_everything()
+        State(one.state).forget()  # its sockets may lie elsewhere in /tmp
 
 
 @pytest.fixture(scope="session")
