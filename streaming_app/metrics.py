@@ -5,9 +5,6 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 ACCEPTED = Counter("flixtrail_views_accepted_total", "View events answered 202.")
-REFUSED = Counter(
-    "flixtrail_views_refused_total", "Requests with view events that were not accepted, by status.", ["status"]
-)
 PUBLISHED = Counter("flixtrail_messages_total", "Messages to the broker, by outcome: confirmed, in_doubt.", ["outcome"])
 BATCH_EVENTS = Histogram(
     "flixtrail_message_events", "Events in one message.", buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
