@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import structlog
 from celery import bootsteps
 from celery.worker import consumer
 from celery.worker.consumer.connection import Connection
 
 from view_events import topology
+
+log = structlog.get_logger(__name__)
 
 
 class Topology(bootsteps.StartStopStep):  # type: ignore[misc]
@@ -29,3 +32,8 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             *(step for step in consumer.Consumer.Blueprint.default_steps if not step.endswith(":DelayedDelivery")),
             Topology,
         )
+
+    def on_decode_error(self, message: Any, exc: Exception) -> None:
+        """Reject what cannot be decoded, so that it is dead-lettered. Celery would acknowledge it, and it were gone."""
+        log.error("message cannot be decoded, dead-lettered", reason=str(exc), content_type=message.content_type)
+        message.reject_log_error(log, self.connection_errors)
