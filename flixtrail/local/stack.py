@@ -16,6 +16,7 @@ from flixtrail.local.errors import DemoError, Interrupted, PartFailed, PortTaken
 from flixtrail.local.guard import Guard
 from flixtrail.local.installed import HOW_TO_INSTALL, is_installed
 from flixtrail.local.ladder import Ladder
+from flixtrail.local.part import Part
 from flixtrail.local.postgres import MESSAGES, Postgres
 from flixtrail.local.queue import Queue, queue_of
 from flixtrail.local.rabbitmq import RabbitMQ
@@ -84,10 +85,10 @@ class Stack:
         self.queue: Queue = queue_of(self.addresses.broker_url, self.addresses.management_url)
         # One thing after another beside RabbitMQ, which takes a core for itself for five seconds.
         self._upgrade_tables()
-        self.supervisor.add(services.web(self.state, self.addresses, self.settings.videos))
+        self.supervisor.add(self.web())
         self.supervisor.add(services.history_api(self.state, self.addresses))
         for number in range(1, self.settings.workers + 1):
-            self.supervisor.add(services.worker(f"{services.WORKER}{number}", self.addresses))
+            self.supervisor.add(self.worker(f"{services.WORKER}{number}"))
         if self.rabbitmq:
             self._wait("RabbitMQ", self.rabbitmq.is_ready)
         self._publish()
@@ -98,6 +99,20 @@ class Stack:
             self._wait("RabbitMQ's disk", lambda: rabbitmq.knows_its_queue() or monotonic() > given_up_at)
         if self.has_flower:
             self.supervisor.add(services.flower(self.state, self.addresses))
+
+    # Overridden by who needs it a little different: proof/chaos puts a proxy between the parts.
+
+    def web(self) -> Part:
+        """The streaming app."""
+        return services.web(self.state, self.addresses, self.settings.videos)
+
+    def worker(self, name: str) -> Part:
+        """One history worker."""
+        return services.worker(name, self.addresses)
+
+    def own_rabbitmq(self) -> RabbitMQ:
+        """The broker, not started yet."""
+        return RabbitMQ(self.state)
 
     @property
     def learner_mode(self) -> bool:
@@ -132,7 +147,7 @@ class Stack:
             return
         if not is_installed():
             raise DemoError(f"BROKER: 'rabbitmq' needs rabbitmq-server on this machine. {HOW_TO_INSTALL}")
-        self.rabbitmq = RabbitMQ(self.state)
+        self.rabbitmq = self.own_rabbitmq()
         self.rabbitmq.configure()
         self.supervisor.add(self.rabbitmq.epmd_part())
         self.supervisor.add(self.rabbitmq.part())
