@@ -7,9 +7,9 @@ ENV PYTHONUNBUFFERED=1 \
     PIP_ROOT_USER_ACTION=ignore
 
 # Not root: Celery warns about it, and nothing here needs it. The id is fixed, so that volumes keep their owner.
-# The cache is made here because a new named volume takes over the owner of the folder that it covers.
+# The folders are made here because a new named volume takes over the owner of the folder that it covers.
 RUN useradd --uid 10001 --create-home flixtrail \
- && install -d -o flixtrail -g flixtrail /var/cache/flixtrail
+ && install -d -o flixtrail -g flixtrail /var/cache/flixtrail /var/lib/flixtrail/outbox
 
 # The libraries change seldom, our code often: a layer of their own, and downloads that outlive it.
 # Every file has its hash, so a build gets what was tested or fails.
@@ -28,5 +28,6 @@ RUN python -m compileall -q .
 
 USER flixtrail
 ENV CACHE=/var/cache/flixtrail \
+    OUTBOX=/var/lib/flixtrail/outbox \
     LOG_FORMAT=json
 CMD ["python", "-m", "streaming_app"]

@@ -17,6 +17,7 @@ def create_app(settings: StreamingSettings) -> Flask:
     from streaming_app.broker import BrokerLink
     from streaming_app.catalogue import Catalogue
     from streaming_app.history_client import HistoryClient
+    from streaming_app.outbox import Outbox
     from streaming_app.publisher import Publisher
     from streaming_app.samples import samples
     from streaming_app.services import Services
@@ -25,7 +26,8 @@ def create_app(settings: StreamingSettings) -> Flask:
     celery = Celery("streaming_app", set_as_current=False)
     celery.config_from_object("celeryconfig")
     tokens = Tokens(settings.secret_key)
-    publisher = Publisher(BrokerLink(celery))
+    outbox = Outbox(settings.outbox, settings.outbox_bytes // settings.web_processes)
+    publisher = Publisher(BrokerLink(celery), outbox)
     app = Flask(__name__)
     app.extensions["flixtrail"] = Services(
         settings=settings,

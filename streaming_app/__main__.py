@@ -8,6 +8,8 @@ import os
 import resource
 import socket
 import sys
+import tempfile
+from pathlib import Path
 from time import monotonic, sleep
 
 import structlog
@@ -56,6 +58,7 @@ def main() -> None:
         settings = read(StreamingSettings)
         configure(settings)
         address = listening_address(settings.host, settings.port)
+        check_outbox(settings.outbox)
         metrics_files.start_empty(settings.cache)
         if settings.videos is None:
             samples(settings.cache)
@@ -100,6 +103,16 @@ def server(settings: StreamingSettings, address: str) -> MPServer:
         log_level=LogLevels.warning,
         log_dictconfig=GRANIAN_LOGS,
     )
+
+
+def check_outbox(folder: Path) -> None:
+    """See now that views can be stored there, and not when the broker is away. Raises SettingsError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:  # a full disk passes
+            raise SettingsError(f"OUTBOX: cannot write to {folder}: {error.strerror}") from None
 
 
 def listening_address(host: str, port: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from celery import Celery
 from kombu import Connection, Producer
 
-from streaming_app.errors import BrokerAway, InDoubt
+from streaming_app.errors import BrokerAway, InDoubt, Returned
 from view_events import event, topology
 from view_events.event import ViewEvent
 
@@ -15,6 +15,8 @@ from view_events.event import ViewEvent
 CONNECT_TIMEOUT_S = 2
 #: How long to wait for a confirm. Requests have their own, shorter deadline; this one frees the publisher thread.
 CONFIRM_TIMEOUT_S = 2
+#: AMQP's code of a message that was `mandatory` and that no queue takes.
+NO_ROUTE = 312
 CONFIRMED = {
     "confirm_publish": True,
     "read_timeout": CONNECT_TIMEOUT_S,
@@ -85,7 +87,8 @@ class BrokerLink:
             )
         except Exception as error:  # whatever it is, it is a doubt
             self.discard()
-            raise InDoubt(f"{type(error).__name__}: {error}") from error
+            kind = Returned if getattr(error, "reply_code", None) == NO_ROUTE else InDoubt
+            raise kind(f"{type(error).__name__}: {error}") from error
 
     def check(self) -> None:
         """Notice, while nothing is to be sent, that the broker closed the connection. Raises InDoubt."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class NotAccepted(Exception):
-    """A view could not be handed to the broker in time; it may be sent again with the same id.
+    """A view is neither with the broker nor in the outbox in time; it may be sent again with the same id.
 
     Raised by `Publisher.publish`; answered with 503, Retry-After and the ids.
     """
@@ -13,7 +13,14 @@ class NotAccepted(Exception):
 class InDoubt(Exception):
     """A message may or may not have reached its queue: no confirm, a nack, a return, a lost connection.
 
-    Raised by `BrokerLink.send`; the publisher throws the connection away and counts the message as not sent.
+    Raised by `BrokerLink.send`; the publisher throws the connection away and its events go to the outbox.
+    """
+
+
+class Returned(InDoubt):
+    """The broker gave a message back, since no queue takes it: the binding of `history` is gone.
+
+    Raised by `BrokerLink.send`.
     """
 
 

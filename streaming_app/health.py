@@ -22,10 +22,10 @@ def healthz() -> Response:
 
 @blueprint.get("/readyz")
 def readyz() -> Response:
-    """200 when views can be accepted: the broker is there, and its queue."""
+    """200 when views can be accepted: through the broker or, while that is away, into the outbox."""
     if services().publisher.ready:
         return jsonify(status="ready")
-    return problem(503, "Views cannot be accepted: no connection to the broker.", {"Retry-After": "1"})
+    return problem(503, "Views cannot be accepted: no broker, and the outbox cannot store any.", {"Retry-After": "1"})
 
 
 @blueprint.get("/metrics")

@@ -41,7 +41,7 @@ class StreamViews:
             if event.event_id not in self._sent:
                 sent = self._publisher.submit([event])
                 self._remember(event.event_id)
-                # Not confirmed: the next range that the client asks for tries again.
+                # Neither confirmed nor stored: the next range that the client asks for tries again.
                 sent.add_done_callback(lambda done: done.exception() and self._sent.pop(event.event_id, None))
         except (AuthError, NotAccepted) as reason:
             log.debug("streaming not noted", reason=str(reason))

@@ -24,7 +24,7 @@ RETRY_AFTER_S = 1
 
 @blueprint.post("/api/views")
 def record() -> Response:
-    """202 once the broker has confirmed every event of the request; else a problem, and none of them counts."""
+    """202 once every event of the request is safe, with the broker or in the outbox; else a problem, and none is."""
     caller = services().tokens.caller(request)
     if request.mimetype not in {"application/json", NDJSON}:
         return problem(415, f"Send application/json (an object or an array) or {NDJSON}.")

@@ -18,6 +18,7 @@ from flixtrail.local.queue import QueueAway
 from flixtrail.local.running import Running
 from flixtrail.local.state import State
 from streaming_app.auth import Tokens
+from streaming_app.outbox import waiting_in
 from tests.waiting import until
 
 ROOT = Path(__file__).parent.parent
@@ -128,6 +129,10 @@ class Demo:
     def ingest_token(self) -> str:
         return Tokens(self.running().document["secret_key"]).ingest()
 
+    def outbox(self) -> int:
+        """Events that wait in outboxes."""
+        return waiting_in(self.state / "outbox")
+
     def broker_is_empty(self) -> bool:
         """Nothing waits and nothing is held. RabbitMQ's figures may be a second old."""
         try:
@@ -155,11 +160,12 @@ class Demo:
         parts_run = all(part.running or part.stopped for part in running.status().values())
         web = running.processes()["web"]["pids"][1:]
         ready = 0 < len(web) == counts.connected_processes(self.url)
-        return parts_run and enough and ready and self.broker_is_empty()
+        return parts_run and enough and ready and not self.outbox() and self.broker_is_empty()
 
 
 def environment(**settings: str) -> dict[str, str]:
     """This process's environment with these settings, and without those of the person who runs the tests."""
     ours = {"PORT", "WORKERS", "BROKER", "VIDEOS", "STATE", "AMQP_URL", "DATABASE_URL", "HOST", "CACHE", "SECRET_KEY"}
+    ours |= {"OUTBOX", "OUTBOX_BYTES"}
     inherited = {name: value for name, value in os.environ.items() if name not in ours}
     return {**inherited, "PYTHONPATH": str(ROOT), **settings}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from streaming_app.errors import BrokerAway, InDoubt
+from streaming_app.errors import BrokerAway, InDoubt, NotAccepted
 from view_events.event import ViewEvent, new_event_id
 
 
@@ -72,3 +72,14 @@ def an_event(**fields: object) -> ViewEvent:
 
 def ids(events: Iterable[ViewEvent]) -> list[str]:
     return [str(event.event_id) for event in events]
+
+
+def fill(put: Callable[[], object], at_most: int = 1000) -> int:
+    """How often `put` worked until the outbox was full."""
+    for stored in range(at_most):
+        try:
+            put()
+        except NotAccepted as error:
+            assert "full" in str(error), error
+            return stored
+    raise AssertionError(f"not full after {at_most}")

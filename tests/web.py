@@ -65,7 +65,13 @@ def start(folder: Path, videos: Path, *, port: int = 0, env: Mapping[str, str] |
     """Start `python -m streaming_app`; does not wait for it."""
     port = port or free_port()
     log = folder / "web.log"
-    settings = {"PORT": str(port), "CACHE": str(folder / "cache"), "VIDEOS": str(videos), "AMQP_URL": NO_BROKER}
+    settings = {
+        "PORT": str(port),
+        "CACHE": str(folder / "cache"),
+        "OUTBOX": str(folder / "outbox"),
+        "VIDEOS": str(videos),
+        "AMQP_URL": NO_BROKER,
+    }
     with log.open("ab") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "streaming_app"],

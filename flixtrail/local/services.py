@@ -52,6 +52,7 @@ def web(state: State, addresses: Addresses, videos: Path | None) -> Part:
         PORT=str(addresses.web_port),
         VIDEOS=str(videos or ""),
         CACHE=str(state.cache),
+        OUTBOX=str(state.outbox),
         AMQP_URL=addresses.broker_url,
         SECRET_KEY=state.secret("secret_key"),
         HISTORY_API_URL=addresses.history_api_url,

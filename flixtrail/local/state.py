@@ -6,7 +6,7 @@ secrets.json       passwords and keys, made once
 ports.json         ports of the private node and the history API, chosen once
 run/               the supervisor's files: remade on every start
 log/NAME.log       one log a part
-postgres/ rabbitmq/ cache/
+postgres/ rabbitmq/ cache/ outbox/
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ class State:
         self.logs = self.folder / "log"
         self.parts = self.run / "parts"
         self.cache = self.folder / "cache"
+        self.outbox = self.folder / "outbox"
 
     def make(self) -> None:
         """Make the folder itself. Raises DemoError when that is not possible."""

@@ -18,6 +18,7 @@ from flask import Flask, Response, jsonify, request
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from streaming_app import create_app
+from streaming_app.outbox import Outbox
 from streaming_app.publisher import Publisher
 from streaming_app.settings import StreamingSettings
 from tests.fakes import RecordingLink
@@ -79,7 +80,7 @@ def running_site(videos: Path | None, cache: Path) -> Iterator[Site]:
     site = Site(RecordingLink())
     with serving(_history_api(site)) as history_url:
         app = create_app(StreamingSettings(videos=videos, cache=cache, history_api_url=history_url))
-        publisher = Publisher(site.link)
+        publisher = Publisher(site.link, Outbox(cache / "outbox", max_bytes=1024 * 1024))
         app.extensions["flixtrail"] = replace(app.extensions["flixtrail"], publisher=publisher)
         publisher.start()
         until(lambda: publisher.ready, what="the publisher")

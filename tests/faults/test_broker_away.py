@@ -1,4 +1,7 @@
-"""The broker dead, frozen, full, or without its queue: no request hangs, no video waits, nothing is called accepted."""
+"""The broker dead, frozen, full, or without its queue: no request hangs, no video waits, and every view is stored once.
+
+What the broker does not confirm lies in the outbox until it does.
+"""
 
 from __future__ import annotations
 
@@ -7,21 +10,23 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
+import urllib3
 from kombu import Connection
 
+from flixtrail.local import counts, ports
 from tests.client import Client, a_view
 from tests.conftest import Demo
+from tests.faults.accepting import accepted, stored_once, streams_and_lives
 from tests.waiting import until
 from view_events import topology
 
 pytestmark = pytest.mark.rabbitmq
 
-#: A request's deadline (publisher.DEADLINE_S) and room for a busy machine. One that waited for a confirm, or for a
-#: connection, would take two seconds (broker.CONFIRM_TIMEOUT_S, CONNECT_TIMEOUT_S).
-ANSWERED_S = 0.25 + 1
+RETURNED = 'flixtrail_messages_total{outcome="returned"}'
 
 
 @pytest.fixture
@@ -30,8 +35,13 @@ def demo(rabbitmq_demo: Demo) -> Demo:
 
 
 @pytest.fixture
-def client(demo: Demo) -> Client:
-    return Client(demo.url, demo.token("patient"))
+def viewer_id() -> str:
+    return f"patient-{uuid4()}"
+
+
+@pytest.fixture
+def client(demo: Demo, viewer_id: str) -> Client:
+    return Client(demo.url, demo.token(viewer_id))
 
 
 @contextmanager
@@ -44,7 +54,7 @@ def frozen(pid: int) -> Iterator[None]:
 
 
 @contextmanager
-def out_of_memory(demo: Demo, client: Client) -> Iterator[None]:
+def out_of_memory(demo: Demo) -> Iterator[None]:
     """The broker's memory alarm: it takes connections, and reads nothing more from those that publish."""
     configuration = demo.state / "rabbitmq" / "rabbitmq.conf"
     usual = configuration.read_text()
@@ -52,74 +62,80 @@ def out_of_memory(demo: Demo, client: Client) -> Iterator[None]:
     def restart_with(text: str) -> None:
         configuration.write_text(text)
         os.kill(demo.status()["broker"]["pid"], signal.SIGKILL)
-        until(lambda: client.get("/readyz").status == 503, 10, what="the app to notice")
-        until(lambda: client.get("/readyz").status == 200, 40, what="the app to connect again")
+        until(lambda: not counts.connected_processes(demo.url), 10, what="the app to notice")
 
     restart_with(f"{usual}\nvm_memory_high_watermark.absolute = 1MB\n")
+    until(lambda: ports.answers(urlsplit(demo.status()["broker"]["url"]).port or 0), 40, what="the broker to start")
     try:
         yield
     finally:
         restart_with(usual)
 
 
-def refused(client: Client, view: dict[str, Any]) -> None:
-    """The view is not accepted, in time, with all that is needed to send it again."""
-    started = monotonic()
-    answer = client.post("/api/views", json=view)
-    assert monotonic() - started < ANSWERED_S
-    assert answer.status == 503, answer.data
-    assert int(answer.headers["Retry-After"]) >= 1
-    assert answer.json()["event_ids"] == [view["event_id"]]
+def alive(client: Client) -> bool:
+    try:
+        return client.get("/readyz").status == 200
+    except urllib3.exceptions.HTTPError:
+        return False
 
 
-def streams_and_lives(client: Client) -> None:
-    for path, headers in (("/videos/clip-1/stream", {"Range": "bytes=0-99999"}), ("/healthz", {}), ("/api/videos", {})):
-        started = monotonic()
-        assert client.get(path, headers=headers).status in {200, 206}
-        assert monotonic() - started < ANSWERED_S
+def returned(client: Client) -> float:
+    """How many messages came back since no queue takes them: the metric that says that the topology is damaged."""
+    lines = client.get("/metrics").data.decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(RETURNED))
 
 
-def accepted_again(client: Client, view: dict[str, Any], within_s: float) -> None:
-    until(lambda: client.post("/api/views", json=view).status == 202, within_s, what="views to be accepted again")
-    until(lambda: client.get("/readyz").status == 200, 5, what="every process to be ready")
-
-
-def test_a_frozen_broker_hangs_nobody(demo: Demo, client: Client) -> None:
-    view = a_view()
+def test_a_frozen_broker_hangs_nobody(demo: Demo, client: Client, viewer_id: str) -> None:
     with frozen(demo.status()["broker"]["pid"]):
+        ids = []
         for _ in range(12):
-            refused(client, view)
+            ids.append(accepted(client, a_view()))
             streams_and_lives(client)
-    accepted_again(client, view, within_s=10)
+        assert demo.outbox()
+    stored_once(demo, viewer_id, ids)
 
 
-def test_a_broker_that_is_out_of_memory_hangs_nobody(demo: Demo, client: Client) -> None:
-    view = a_view()
-    with out_of_memory(demo, client):
-        for _ in range(6):
-            refused(client, view)
+def test_a_broker_that_is_out_of_memory_hangs_nobody(demo: Demo, client: Client, viewer_id: str) -> None:
+    with out_of_memory(demo):
+        ids = []
+        for _ in range(12):
+            ids.append(accepted(client, a_view()))
             streams_and_lives(client)
-    accepted_again(client, view, within_s=40)
+        assert demo.outbox()
+    stored_once(demo, viewer_id, ids)
 
 
-def test_a_dead_broker_is_known_to_be_away_and_found_again(demo: Demo, client: Client) -> None:
-    view = a_view()
+def test_while_the_broker_is_dead_no_request_waits_for_it(demo: Demo, client: Client, viewer_id: str) -> None:
     os.kill(demo.status()["broker"]["pid"], signal.SIGKILL)
-    until(lambda: client.get("/readyz").status == 503, 5, what="the app to notice")
-    refused(client, view)
+    until(lambda: not counts.connected_processes(demo.url), 5, what="the app to notice")
+    started = monotonic()
+    ids = [accepted(client, a_view()) for _ in range(30)]
+    assert monotonic() - started < 30 * 0.25
     streams_and_lives(client)
-    accepted_again(client, view, within_s=40)
+    stored_once(demo, viewer_id, ids)
 
 
-def test_a_message_that_no_queue_takes_is_not_accepted(demo: Demo, client: Client) -> None:
+def test_the_outbox_of_a_web_process_that_is_killed_is_adopted(demo: Demo, client: Client, viewer_id: str) -> None:
+    with frozen(demo.status()["broker"]["pid"]):
+        ids = [accepted(client, a_view()) for _ in range(20)]
+        kept = demo.outbox()
+        assert kept
+        for pid in demo.status()["web"]["pids"][1:]:
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: len(demo.status()["web"]["pids"]) > 2 and alive(client), 20, what="new processes")
+        assert demo.outbox() == kept
+    stored_once(demo, viewer_id, ids)
+
+
+def test_a_message_that_no_queue_takes_waits_in_the_outbox(demo: Demo, client: Client, viewer_id: str) -> None:
     with Connection(demo.status()["broker"]["url"]) as connection:
         history = topology.HISTORY(connection.channel())
         # A worker that connects just now would bring the binding back.
         workers = len(demo.status()["workers"])
         until(lambda: history.queue_declare(passive=True).consumer_count == workers, 30, what="every worker to consume")
         history.unbind_from(topology.VIEWS, routing_key=history.routing_key)
-        try:
-            refused(client, a_view())
-        finally:
-            topology.declare(connection)
-    accepted_again(client, a_view(), within_s=10)
+        before = returned(client)
+        ids = [accepted(client, a_view())]
+        assert returned(client) > before
+        topology.declare(connection)
+    stored_once(demo, viewer_id, ids)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
 from streaming_app.auth import Tokens
+from streaming_app.outbox import Outbox
 from streaming_app.publisher import Publisher
 from streaming_app.stream_views import StreamViews, started
 from tests.fakes import RecordingLink
@@ -24,10 +26,10 @@ def link() -> RecordingLink:
 
 
 @pytest.fixture
-def stream_views(link: RecordingLink) -> Iterator[StreamViews]:
-    publisher = Publisher(link)
+def stream_views(link: RecordingLink, tmp_path: Path) -> Iterator[StreamViews]:
+    publisher = Publisher(link, Outbox(tmp_path / "outbox", max_bytes=64 * 1024))
     publisher.start()
-    until(lambda: publisher.ready, what="the publisher to connect")
+    until(lambda: publisher.connected, what="the publisher to connect")
     yield StreamViews(TOKENS, publisher)
     publisher.stop()
 
@@ -53,14 +55,30 @@ def test_ranges_and_repeats_are_one_event(stream_views: StreamViews, link: Recor
     assert [event.viewer_id for event in link.events] == ["alice", "bob"]
 
 
-def test_what_the_broker_did_not_confirm_is_noted_again(stream_views: StreamViews, link: RecordingLink) -> None:
+def test_what_the_broker_did_not_confirm_comes_through_the_outbox(
+    stream_views: StreamViews, link: RecordingLink
+) -> None:
     link.doubts, link.away = 1, True
     stream_views.note(f"Bearer {TOKENS.viewer('alice')}", "clip-1")
     until(lambda: not link.connected, what="the connection to go")
     link.away = False
-    until(lambda: link.connected, what="the connection to come back")
-    stream_views.note(f"Bearer {TOKENS.viewer('alice')}", "clip-1")
     until(lambda: len(link.messages) == 2, what="the second try")
+
+
+def test_what_nothing_could_take_is_noted_again(stream_views: StreamViews, link: RecordingLink) -> None:
+    link.away = True
+    until(lambda: not link.connected, what="the connection to go")
+    viewers = [f"viewer-{number}" for number in range(1000)]  # more than the small outbox takes
+    for viewer in viewers:
+        stream_views.note(f"Bearer {TOKENS.viewer(viewer)}", "clip-1")
+    link.away = False
+
+    def all_noted() -> bool:
+        for viewer in viewers:
+            stream_views.note(f"Bearer {TOKENS.viewer(viewer)}", "clip-1")
+        return len({event.viewer_id for event in link.events}) == len(viewers)
+
+    until(all_noted, what="every viewer's start to arrive")
 
 
 @pytest.mark.parametrize("authorization", ["", "Bearer forged", f"Bearer {TOKENS.ingest()}", "Basic x"])

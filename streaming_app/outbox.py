@@ -1,0 +1,218 @@
+"""The outbox: view events on this machine's disk, while the broker cannot take them.
+
+Each process writes a file of its own, and empties it, oldest first, when the broker is back. The file of a process that
+is gone is taken over by any other. So what was committed here outlives the process, and waits for no particular one.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+import msgspec
+import structlog
+
+from streaming_app import metrics
+from streaming_app.errors import NotAccepted
+from streaming_app.outbox_file import OtherVersion, OutboxFile
+from view_events.event import ViewEvent, new_event_id
+
+log = structlog.get_logger(__name__)
+
+#: How often to look for files whose owner is gone.
+LOOK_EVERY_S = 2
+#: Requests that may wait for a commit. The disk takes hundreds in one; more than this means that it takes none.
+WAITING_REQUESTS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """The oldest events of one file, on their way to the broker."""
+
+    file: OutboxFile
+    last_number: int
+    events: list[ViewEvent]
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """One request, before its commit."""
+
+    events: int
+    body: bytes
+    stored: Future[None]
+
+
+class Outbox:
+    """This process's outbox: takes events at any time, gives them back oldest first.
+
+    `open` it after the process has forked. `put` may be called by any thread; `take`, `done` and `adopt` by one.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int, *, clock: Callable[[], float] = monotonic) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._waiting: list[_Waiting] = []
+        self._stopping = False
+        self._own: OutboxFile | None = None
+        self._adopted: list[OutboxFile] = []
+        self._left_alone: set[Path] = set()
+        self._look_at = 0.0
+        self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
+        #: False after a commit failed: the disk is full, say. True again once one succeeds or something was sent.
+        self.usable = True
+
+    @property
+    def events(self) -> int:
+        """How many wait here for the broker."""
+        return sum(file.left for file in self._files())
+
+    def open(self) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._thread.start()
+
+    def close(self, timeout_s: float = 1) -> None:
+        """Commit what waits, and let go of the files; those that are not empty are for another process."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            return  # the disk is stuck; the kernel lets go of the locks when this process is gone
+        for file in self._files():
+            file.close(remove=not file.left)
+        self._own, self._adopted = None, []
+        metrics.OUTBOX_EVENTS.set(0)
+
+    # -- in ---------------------------------------------------------------------------------------------
+
+    def put(self, events: Sequence[ViewEvent]) -> Future[None]:
+        """Commit these events together; the future ends with None once they are on the disk, or with NotAccepted."""
+        waiting = _Waiting(len(events), msgspec.json.encode(events), Future())
+        with self._changed:
+            if self._stopping or len(self._waiting) >= WAITING_REQUESTS:
+                waiting.stored.set_exception(NotAccepted("the outbox cannot keep up"))
+            else:
+                self._waiting.append(waiting)
+                self._changed.notify()
+        return waiting.stored
+
+    def _run(self) -> None:
+        """Group commit: what arrives while one commit is under way goes together into the next."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._stopping)
+                group, self._waiting = self._waiting, []
+            if not group:
+                return
+            self._commit(group)
+
+    def _commit(self, group: Sequence[_Waiting]) -> None:
+        try:
+            if self._own is None:
+                # Names in the order of time: adopted files are emptied oldest first.
+                path = self._folder / f"{new_event_id().hex}.sqlite"
+                self._own = OutboxFile.create(path, self._max_bytes)
+            self._own.append([(waiting.events, waiting.body) for waiting in group])
+        except (sqlite3.Error, OSError) as error:
+            if self.usable:
+                log.warning("the outbox cannot store views", folder=str(self._folder), reason=str(error))
+            self.usable = False
+            for waiting in group:
+                waiting.stored.set_exception(NotAccepted(f"the outbox cannot store it ({error})"))
+            return
+        if not self.usable:
+            log.info("the outbox stores views again")
+        self.usable = True
+        count = sum(waiting.events for waiting in group)
+        self._count(self._own, count)
+        metrics.OUTBOX_STORED.inc(count)
+        for waiting in group:
+            waiting.stored.set_result(None)
+
+    # -- out --------------------------------------------------------------------------------------------
+
+    def take(self, events: int) -> Parcel | None:
+        """The oldest events that wait here, at most so many or one request. They stay until `done`."""
+        for file in self._files():
+            if not file.left:
+                continue
+            rows = file.oldest(events)
+            if rows:
+                found = [event for _, _, body in rows for event in msgspec.json.decode(body, type=list[ViewEvent])]
+                return Parcel(file, rows[-1][0], found, sum(count for _, count, _ in rows))
+        return None
+
+    def done(self, parcel: Parcel) -> None:
+        """The broker has confirmed them. Dying before this line sends them again: harmless, their ids are unique."""
+        parcel.file.forget(parcel.last_number)
+        self._count(parcel.file, -parcel.count)
+        if not parcel.file.left and parcel.file in self._adopted:
+            self._adopted.remove(parcel.file)
+            parcel.file.close(remove=True)
+            log.info("adopted outbox is empty", file=parcel.file.path.name)
+        self.usable = True
+
+    def adopt(self) -> None:
+        """From time to time, take over the files of processes that are gone."""
+        if self._clock() < self._look_at:
+            return
+        self._look_at = self._clock() + LOOK_EVERY_S
+        ours = {file.path for file in self._files()} | self._left_alone
+        for lock in sorted(self._folder.glob("*.lock")):
+            path = lock.with_suffix(".sqlite")
+            if path not in ours:
+                self._adopt(path)
+
+    def _adopt(self, path: Path) -> None:
+        try:
+            file = OutboxFile.take_over(path)
+        except (OtherVersion, sqlite3.DatabaseError, OSError) as error:
+            # A full disk passes. What is broken or from another version needs somebody's eyes: nothing is deleted.
+            if not isinstance(error, sqlite3.OperationalError | OSError):
+                self._left_alone.add(path)
+            log.warning("an outbox cannot be adopted", file=str(path), reason=str(error))
+            return
+        if file is None:
+            return
+        if not file.left:
+            file.close(remove=True)
+            return
+        self._adopted.append(file)
+        log.info("adopted the outbox of a process that is gone", file=path.name, events=file.left)
+        self._count(file, 0)
+
+    def _files(self) -> list[OutboxFile]:
+        return [*self._adopted, *([self._own] if self._own else [])]
+
+    def _count(self, file: OutboxFile, more: int) -> None:
+        with self._changed:
+            file.left += more
+            metrics.OUTBOX_EVENTS.set(self.events)
+
+
+def waiting_in(folder: Path) -> int:
+    """Events in all outbox files of a folder, whoever owns them. Raises sqlite3.Error.
+
+    For somebody who looks on from outside, such as a test that waits until everything has arrived.
+    """
+    total = 0
+    for path in sorted(folder.glob("*.sqlite")):
+        try:
+            with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+                total += connection.execute("SELECT coalesce(sum(events), 0) FROM requests").fetchone()[0]
+        except sqlite3.OperationalError as error:
+            # Just made, without its table yet; or just removed, empty.
+            if path.exists() and "no such table" not in str(error):
+                raise
+    return total

@@ -1,0 +1,266 @@
+"""The outbox on a real disk: what is stored is there, oldest first, whoever dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from streaming_app.errors import NotAccepted
+from streaming_app.outbox import LOOK_EVERY_S, Outbox, waiting_in
+from tests.fakes import an_event, fill, ids
+from view_events.event import ViewEvent
+
+MAX_BYTES = 4 * 1024 * 1024
+ROOT = Path(__file__).parents[2]
+
+
+class Clock:
+    """Time as a test wants it."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def outbox(tmp_path: Path, clock: Clock) -> Iterator[Outbox]:
+    box = Outbox(tmp_path, MAX_BYTES, clock=clock)
+    box.open()
+    yield box
+    box.close()
+
+
+def store(outbox: Outbox, events: Sequence[ViewEvent]) -> None:
+    outbox.put(events).result(5)
+
+
+def emptied(outbox: Outbox, at_a_time: int = 500) -> list[ViewEvent]:
+    """Everything that it gives, in order."""
+    events: list[ViewEvent] = []
+    while parcel := outbox.take(at_a_time):
+        events += parcel.events
+        outbox.done(parcel)
+    return events
+
+
+def test_it_gives_back_what_it_got_oldest_first(outbox: Outbox) -> None:
+    events = [an_event(position_s=float(number), played_from_s=None) for number in range(25)]
+    for number in range(0, 25, 5):
+        store(outbox, events[number : number + 5])
+    assert outbox.events == 25
+    assert emptied(outbox, at_a_time=12) == events
+    assert outbox.events == 0
+
+
+def test_a_parcel_never_splits_a_request_and_stays_until_it_is_done(outbox: Outbox) -> None:
+    for size in (300, 300, 1000, 1):
+        store(outbox, [an_event() for _ in range(size)])
+    first = outbox.take(500)
+    again = outbox.take(500)
+    assert first
+    assert again
+    assert ids(first.events) == ids(again.events)
+    assert len(first.events) == 300
+    outbox.done(first)
+    sizes = []
+    while parcel := outbox.take(500):
+        sizes.append(len(parcel.events))
+        outbox.done(parcel)
+    assert sizes == [300, 1000, 1]
+
+
+def test_many_threads_share_commits(outbox: Outbox) -> None:
+    events = [an_event() for _ in range(400)]
+    with ThreadPoolExecutor(32) as pool:
+        list(pool.map(lambda event: store(outbox, [event]), events))
+    assert sorted(ids(emptied(outbox))) == sorted(ids(events))
+
+
+def test_every_commit_has_reached_the_disk_before_it_is_told(outbox: Outbox) -> None:
+    store(outbox, [an_event()])
+    own = outbox._own  # noqa: SLF001 (what no test could see from outside but by pulling the plug)
+    assert own
+    assert own._writer.execute("PRAGMA synchronous").fetchone() == (2,)  # noqa: SLF001 (2: FULL)
+    assert own._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)  # noqa: SLF001
+
+
+def test_a_full_outbox_refuses_and_takes_again_when_there_is_room(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, 64 * 1024)
+    box.open()
+    stored = fill(lambda: store(box, [an_event()]))
+    assert not box.usable
+    assert box.events == stored > 50
+    assert (tmp_path / next(tmp_path.glob("*.sqlite")).name).stat().st_size <= 64 * 1024
+    assert len(emptied(box)) == stored
+    store(box, [an_event()])
+    assert box.usable
+    box.close()
+
+
+def test_a_folder_that_cannot_be_written_refuses_and_leaves_nothing_half_made(tmp_path: Path) -> None:
+    box = Outbox(tmp_path / "folder", MAX_BYTES)
+    box.open()
+    (tmp_path / "folder").rmdir()
+    with pytest.raises(NotAccepted):
+        store(box, [an_event()])
+    (tmp_path / "folder").mkdir()
+    store(box, [an_event()])
+    assert box.usable
+    box.close()
+
+
+def test_an_empty_outbox_leaves_no_file_when_it_closes_and_a_full_one_does(tmp_path: Path) -> None:
+    empty, kept = Outbox(tmp_path / "a", MAX_BYTES), Outbox(tmp_path / "b", MAX_BYTES)
+    for box in (empty, kept):
+        box.open()
+        store(box, [an_event()])
+    emptied(empty)
+    for box in (empty, kept):
+        box.close()
+    assert not list((tmp_path / "a").iterdir())
+    assert waiting_in(tmp_path / "b") == 1
+
+
+def test_closing_commits_what_waits_and_then_refuses(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, MAX_BYTES)
+    box.open()
+    futures = [box.put([an_event()]) for _ in range(50)]
+    box.close()
+    assert all(future.exception() is None for future in futures)
+    assert waiting_in(tmp_path) == 50
+    with pytest.raises(NotAccepted):
+        store(box, [an_event()])
+
+
+#: Stores three events, says their ids, and waits to be killed.
+OWNER = """
+import sys, time
+from pathlib import Path
+from streaming_app.outbox import Outbox
+from tests.fakes import an_event, ids
+box = Outbox(Path(sys.argv[1]), 4 * 1024 * 1024)
+box.open()
+events = [an_event() for _ in range(3)]
+for event in events:
+    box.put([event]).result(5)
+print(*ids(events), flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture
+def owner(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """Another process with three events in its outbox."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", OWNER, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout
+    yield process, process.stdout.readline().split()
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_the_file_of_a_process_that_was_killed_is_adopted_and_older_than_ours(
+    outbox: Outbox, clock: Clock, owner: tuple[subprocess.Popen[str], list[str]], tmp_path: Path
+) -> None:
+    process, theirs = owner
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    ours = an_event()
+    store(outbox, [ours])
+    outbox.adopt()
+    assert outbox.events == 4
+    assert ids(emptied(outbox)) == [*theirs, str(ours.event_id)]
+    clock.now_s += LOOK_EVERY_S
+    outbox.adopt()
+    assert len(list(tmp_path.glob("*.lock"))) == 1, "the adopted file was not removed"
+
+
+def test_the_file_of_a_process_that_lives_is_left_alone_even_when_it_is_stopped(
+    outbox: Outbox, clock: Clock, owner: tuple[subprocess.Popen[str], list[str]]
+) -> None:
+    process, theirs = owner
+    outbox.adopt()
+    process.send_signal(signal.SIGSTOP)
+    clock.now_s += LOOK_EVERY_S
+    outbox.adopt()
+    assert outbox.events == 0
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    outbox.adopt()
+    assert outbox.events == 0, "it looked again too early"
+    clock.now_s += LOOK_EVERY_S
+    outbox.adopt()
+    assert ids(emptied(outbox)) == theirs
+
+
+def test_one_of_many_adopts(tmp_path: Path, owner: tuple[subprocess.Popen[str], list[str]]) -> None:
+    process, theirs = owner
+    process.kill()
+    process.wait()
+    boxes = [Outbox(tmp_path, MAX_BYTES) for _ in range(8)]
+    for box in boxes:
+        box.open()
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(Outbox.adopt, boxes))
+    assert sorted(box.events for box in boxes) == [0] * 7 + [3]
+    assert [event_id for box in boxes for event_id in ids(emptied(box))] == theirs
+    for box in boxes:
+        box.close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_without_a_file_is_cleared_away(outbox: Outbox, tmp_path: Path) -> None:
+    (tmp_path / "0190.lock").touch()  # killed between the two
+    outbox.adopt()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_broken_file_and_one_of_another_version_are_left_for_somebody_to_look_at(
+    outbox: Outbox, clock: Clock, tmp_path: Path
+) -> None:
+    (tmp_path / "1.lock").touch()
+    (tmp_path / "1.sqlite").write_bytes(b"no database" * 1000)
+    (tmp_path / "2.lock").touch()
+    with sqlite3.connect(tmp_path / "2.sqlite") as connection:
+        connection.executescript("CREATE TABLE requests (other); PRAGMA user_version = 99")
+    connection.close()
+    for _ in range(3):
+        outbox.adopt()
+        clock.now_s += LOOK_EVERY_S
+    assert outbox.events == 0
+    assert {path.name for path in tmp_path.iterdir()} >= {"1.lock", "1.sqlite", "2.lock", "2.sqlite"}
+    store(outbox, [an_event()])
+    assert len(emptied(outbox)) == 1
+
+
+def test_a_deletion_that_is_lost_with_the_process_sends_the_same_ids_again(tmp_path: Path) -> None:
+    first, second = Outbox(tmp_path, MAX_BYTES), Outbox(tmp_path, MAX_BYTES)
+    first.open()
+    event = an_event()
+    store(first, [event])
+    assert first.take(500)  # sent, and never marked as done
+    first.close()
+    second.open()
+    second.adopt()
+    assert ids(emptied(second)) == ids([event])
+    second.close()
