@@ -1,6 +1,12 @@
-"""The topology: which exchange, which queues, and what binds them. Declared here and nowhere else.
+"""The topology: which exchanges, which queues, and what binds them. Declared here and nowhere else.
 
-    views (topic) --view.#--> history (quorum) --rejected--> views.dead (direct) --> views.dead (quorum)
+    views (topic) --view.#--> history (quorum)
+                                 | given up, with a reason
+                              views.dead (direct) --history--> history.died (headers)
+                                 |                                |           |
+                                 | views.dead                     | rejected  | delivery_limit
+                                 v                                v           v
+                              views.dead (quorum) <---------------+     history.alone (quorum): tried once more
 
 What correctness needs stands in the declaration; what may be tuned over time (delivery limit, lengths, timeouts) is a
 broker policy, since re-declaring a queue with other arguments fails with 406 PRECONDITION_FAILED.
@@ -8,7 +14,9 @@ broker policy, since re-declaring a queue with other arguments fails with 406 PR
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from kombu import Connection, Exchange, Queue
@@ -17,6 +25,19 @@ from psycopg.conninfo import make_conninfo
 
 VIEWS = Exchange("views", type="topic", durable=True)
 DEAD = Exchange("views.dead", type="direct", durable=True)
+#: Sorts what `history` gave up by the reason that the broker wrote into its headers.
+DIED = Exchange("history.died", type="headers", durable=True)
+
+#: A message that moves on to another queue stays here until that one has confirmed it. RabbitMQ takes at-least-once
+#: only together with reject-publish.
+AT_LEAST_ONCE = {
+    "x-queue-type": "quorum",
+    "x-dead-letter-exchange": DEAD.name,
+    "x-dead-letter-strategy": "at-least-once",
+    "x-overflow": "reject-publish",
+}
+#: In effect no limit. RabbitMQ >= 4 has one of 20 by default, and to look at a message is a delivery, too.
+UNLIMITED = 1_000_000_000
 
 #: The work queue. Quorum: written to disk before it is confirmed, and replicated where there are several nodes.
 HISTORY = Queue(
@@ -24,24 +45,67 @@ HISTORY = Queue(
     exchange=VIEWS,
     routing_key="view.#",
     durable=True,
-    queue_arguments={
-        "x-queue-type": "quorum",
-        # A message that a worker rejects moves on to `views.dead`; the broker keeps it here until the other queue has
-        # confirmed it. RabbitMQ takes at-least-once only together with reject-publish.
-        "x-dead-letter-exchange": DEAD.name,
-        "x-dead-letter-routing-key": "history",
-        "x-dead-letter-strategy": "at-least-once",
-        "x-overflow": "reject-publish",
-    },
+    queue_arguments={**AT_LEAST_ONCE, "x-dead-letter-routing-key": "history"},
+)
+
+#: Messages that reached the delivery limit of `history`, maybe only because they were held by a worker that something
+#: else killed. Each is tried once more with nothing beside it (history_worker/alone.py), which counts the tries:
+#: RabbitMQ 4.3 takes the delivery count of `history` along, older ones begin at 0, so that no limit here fits both.
+ALONE = Queue(
+    "history.alone",
+    durable=True,
+    queue_arguments={**AT_LEAST_ONCE, "x-dead-letter-routing-key": "views.dead", "x-delivery-limit": UNLIMITED},
 )
 
 DEAD_LETTERS = Queue(
     "views.dead",
     exchange=DEAD,
-    routing_key="history",
+    routing_key="views.dead",
     durable=True,
-    queue_arguments={"x-queue-type": "quorum"},
+    queue_arguments={"x-queue-type": "quorum", "x-delivery-limit": UNLIMITED},
 )
+
+
+@dataclass(frozen=True)
+class Binding:
+    """From an exchange to a queue or to another exchange; declared as those are: `binding(channel).declare()`."""
+
+    destination: Queue | Exchange
+    source: Exchange
+    routing_key: str = ""
+    arguments: Mapping[str, Any] | None = None
+    channel: StdChannel | None = None
+
+    def __call__(self, channel: StdChannel) -> Binding:
+        return replace(self, channel=channel)
+
+    def declare(self, *, nowait: bool = False) -> None:
+        """Both ends must be there."""
+        self.destination.bind_to(
+            self.source.name, self.routing_key, dict(self.arguments or {}), nowait=nowait, channel=self.channel
+        )
+
+
+def died_of(reason: str) -> dict[str, str]:
+    """Arguments of a binding to `history.died`. RabbitMQ >= 3.10 (before, such headers could not be matched)."""
+    return {"x-match": "all-with-x", "x-first-death-reason": reason}
+
+
+#: In the order in which they can be declared. The reasons are all that there are:
+#: https://www.rabbitmq.com/docs/dlx
+ENTITIES = (
+    VIEWS,
+    DEAD,
+    DIED,
+    DEAD_LETTERS,
+    ALONE,
+    *(Binding(DEAD_LETTERS, DIED, arguments=died_of(reason)) for reason in ("rejected", "expired", "maxlen")),
+    Binding(ALONE, DIED, arguments=died_of("delivery_limit")),
+    Binding(DIED, DEAD, routing_key="history"),
+    HISTORY,
+)
+#: pgmq has neither dead-lettering nor bindings between exchanges; a worker puts events that are refused there itself.
+LEARNER_MODE_ENTITIES = (VIEWS, DEAD, DEAD_LETTERS, HISTORY)
 
 
 def routing_key(kinds: Iterable[str]) -> str:
@@ -69,14 +133,14 @@ def messages_database(broker_url: str) -> str:
     )
 
 
-def declare(connection: Connection) -> None:
+def declare(connection: Connection, *, nowait: bool = False) -> None:
     """Bring exchanges, queues and bindings into being; what is there already stays as it is.
 
     Workers do so on every connect, so that a binding that somebody deleted comes back.
     """
     with connection.channel() as channel:
-        for entity in (VIEWS, DEAD, DEAD_LETTERS, HISTORY):
-            entity(channel).declare()
+        for entity in ENTITIES if is_amqp(connection.as_uri()) else LEARNER_MODE_ENTITIES:
+            entity(channel).declare(nowait=nowait)
 
 
 def check(channel: StdChannel) -> None:

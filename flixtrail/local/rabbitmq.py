@@ -22,9 +22,9 @@ from view_events.topology import HISTORY
 USER = "flixtrail"
 VIRTUAL_HOST = "flixtrail"
 
-#: What may change over time is a policy, not part of the queue's declaration. A message that was delivered this often
-#: is a killer and moves to `views.dead`. High, since the count of every message that a killed worker held goes up with
-#: it, and here workers are killed for show.
+#: What may change over time is a policy, not part of the queue's declaration. A message that was given back this often
+#: may be a killer, and moves to `history.alone`, where it is tried once more by itself: the count of every message that
+#: a killed worker held goes up with it, and here workers are killed for show. 20 is what RabbitMQ >= 4 has by default.
 POLICIES = [
     {
         "vhost": VIRTUAL_HOST,
@@ -32,7 +32,7 @@ POLICIES = [
         "pattern": "^history$",
         "apply-to": "queues",
         "priority": 0,
-        "definition": {"delivery-limit": 100},
+        "definition": {"delivery-limit": 20},
     }
 ]
 
