@@ -1,0 +1,157 @@
+"""RabbitMQ as something to be hurt: the private node of `make demo`, or one of any version in a container."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from contextlib import suppress
+from typing import Any
+
+import psutil
+
+from flixtrail.local.environment import clean
+from flixtrail.local.errors import DemoError
+from flixtrail.local.installed import server_script
+from flixtrail.local.part import Part
+from flixtrail.local.rabbitmq import RabbitMQ
+from flixtrail.local.state import State
+
+#: Below what any node needs: the alarm is raised at once.
+TOO_LITTLE_MEMORY = ("absolute", "1MB")
+USUAL_MEMORY = ("0.4",)
+#: A node that cannot answer its own command line within this time is frozen or gone.
+CONTROL_S = 15
+
+
+class PrivateBroker(RabbitMQ):
+    """The node that `make demo` starts. `pid` is the supervisor's; who asks for something has it from there."""
+
+    def kill(self, pid: int) -> None:
+        """SIGKILL."""
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(pid).kill()
+
+    def freeze(self, pid: int) -> None:
+        """SIGSTOP."""
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(pid).suspend()
+
+    def thaw(self, pid: int) -> None:
+        """SIGCONT."""
+        with suppress(psutil.NoSuchProcess):
+            psutil.Process(pid).resume()
+
+    def set_memory(self, *watermark: str) -> bool:
+        """Tell the running node how much memory it may use; False while it does not answer."""
+        return self.control("set_vm_memory_high_watermark", *watermark)
+
+    def close(self) -> None:
+        """Nothing is left of it that the state folder does not hold."""
+
+    def control(self, *command: str) -> bool:
+        """`rabbitmqctl`; whether it worked."""
+        script = server_script()
+        assert script, "it was started"  # noqa: S101
+        environment = clean(
+            HOME=str(self.home),
+            RABBITMQ_CONF_ENV_FILE=f"{self.home}/none",
+            ERL_EPMD_PORT=str(self._ports["epmd"]),
+        )
+        # Not the wrapper of the same name, which insists on the system's user and cookie.
+        program = str(script.with_name("rabbitmqctl"))
+        return _ran([program, "-n", self.node, "--erlang-cookie", self._cookie, *command], environment)
+
+
+class BrokerInContainer(RabbitMQ):
+    """A node of another version, from its image. The container, and so its disk, lives as long as the run."""
+
+    def __init__(self, state: State, image: str) -> None:
+        super().__init__(state)
+        self._image = image
+        self._name = self.node.partition("@")[0]
+        self._docker = shutil.which("docker") or "docker"
+
+    def configure(self) -> None:
+        """Write the files, and make the container."""
+        self.home.mkdir(mode=0o755, exist_ok=True)
+        definitions = self.home / "definitions.json"
+        definitions.write_text(json.dumps(self._definitions()))
+        configuration = self.home / "chaos.conf"
+        configuration.write_text(
+            "load_definitions = /chaos/definitions.json\n"
+            "collect_statistics_interval = 250\n"
+            # Of the machine's memory: inside a container all of it is seen.
+            "vm_memory_high_watermark.relative = 0.4\n"
+        )
+        for path in (definitions, configuration):
+            path.chmod(0o644)
+        self._remove()
+        ports = {"amqp": 5672, "management": 15672}
+        published = [f"--publish=127.0.0.1:{self._ports[name]}:{inside}" for name, inside in ports.items()]
+        mounted = [
+            f"--volume={self.home}:/chaos:ro",
+            f"--volume={configuration}:/etc/rabbitmq/conf.d/90-chaos.conf:ro",
+        ]
+        argv = [self._docker, "create", f"--name={self._name}", "--hostname=broker", *published, *mounted, self._image]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)  # noqa: S603
+        if done.returncode:
+            raise DemoError(f"BROKER_IMAGE: {done.stderr.strip()}")
+
+    def part(self) -> Part:
+        """Docker's client in the foreground: it ends with the node, and the supervisor starts both again."""
+        return Part(
+            name="rabbitmq",
+            argv=(self._docker, "start", "--attach", self._name),
+            environment=clean(),
+            priority=20,
+            stop_wait_s=3,
+        )
+
+    def knows_its_queue(self) -> bool:
+        """Newer versions write a queue's name before they answer."""
+        return True
+
+    def is_ready(self) -> bool:
+        """Docker itself takes connections at the port from the beginning; so the node is asked."""
+        return self.control("check_port_listener", "5672", program="rabbitmq-diagnostics")
+
+    def kill(self, _pid: int) -> None:
+        """SIGKILL, to all of it."""
+        self._do("unpause")  # a frozen one is not killed
+        self._do("kill", "--signal=KILL")
+
+    def freeze(self, _pid: int) -> None:
+        """As SIGSTOP, to all of it."""
+        self._do("pause")
+
+    def thaw(self, _pid: int) -> None:
+        """As SIGCONT."""
+        self._do("unpause")
+
+    def set_memory(self, *watermark: str) -> bool:
+        """Tell the running node how much memory it may use; False while it does not answer."""
+        return self.control("set_vm_memory_high_watermark", *watermark)
+
+    def control(self, *command: str, program: str = "rabbitmqctl") -> bool:
+        """`rabbitmqctl`, or another of its programs, in the container; whether it worked."""
+        return _ran([self._docker, "exec", self._name, program, *command], dict(os.environ))
+
+    def close(self) -> None:
+        """Remove the container, and all that it has stored."""
+        self._remove()
+
+    def _remove(self) -> None:
+        _ran([self._docker, "rm", "--force", "--volumes", self._name], dict(os.environ))
+
+    def _do(self, verb: str, *options: str) -> None:
+        _ran([self._docker, verb, *options, self._name], dict(os.environ))
+
+
+def _ran(argv: list[str], environment: dict[str, Any]) -> bool:
+    try:
+        done = subprocess.run(argv, env=environment, capture_output=True, timeout=CONTROL_S, check=False)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0
