@@ -49,17 +49,16 @@ def test_what_was_refused_is_sent_again_with_the_same_ids(
     until(lambda: kept(page) == [], what="the store to be empty")
 
 
-def test_a_broker_that_is_away_loses_nothing(page: Page, site: Site, troubles: Troubles) -> None:
+def test_a_server_that_cannot_accept_loses_nothing(page: Page, site: Site, troubles: Troubles) -> None:
     troubles.tolerate("503")
-    site.link.away = True
-    until(lambda: not site.link.connected, what="the publisher to notice")
+    site.refuse = lambda _posted: ("503 Service Unavailable", {"Retry-After": "1"})  # broker away, outbox full
     watch(page)
     play(page, 0.5)
     pause(page)
     expect(page.get_by_text(AWAY)).to_be_visible()
     before = [event["event_id"] for event in kept(page)]
     assert len(before) == 2
-    site.link.away = False
+    site.refuse = lambda _posted: None
     until(lambda: ids(site.events) == before, what="both views")
 
 

@@ -31,8 +31,8 @@ def test_views_of_a_machine_that_was_killed_before_it_ever_saw_a_broker_arrive(
         client = Client(web.url, Tokens(SECRET).viewer(viewer_id))
         ids = [accepted(client, a_view()) for _ in range(30)]
         streams_and_lives(client)
-        for process in [*web.workers(), web.process]:
-            process.send_signal(signal.SIGKILL)
+        for pid in [*(worker.pid for worker in web.workers()), web.process.pid]:
+            os.kill(pid, signal.SIGKILL)
         web.process.wait()
         assert waiting_in(tmp_path / "outbox") == len(ids)
         with web_server(tmp_path, clips, SECRET_KEY=SECRET, AMQP_URL=rabbitmq_demo.status()["broker"]["url"]):
