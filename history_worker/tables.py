@@ -1,8 +1,8 @@
-"""The history database: every view event, and what is derived from them."""
+"""The history database: every view event, what is derived from them, and who was erased."""
 
 from __future__ import annotations
 
-from sqlalchemy import Boolean, Column, DateTime, Double, Index, Integer, MetaData, Table, Text, Uuid
+from sqlalchemy import Boolean, Column, DateTime, Double, Index, Integer, LargeBinary, MetaData, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import NUMMULTIRANGE
 
 metadata = MetaData()
@@ -46,3 +46,15 @@ Index(
     playbacks.c.playback_id.desc(),
     playbacks.c.video_id.desc(),
 )
+
+#: One row an erased viewer. Views of theirs that were received up to `erased_at` are dropped, whenever they arrive.
+erasures = Table(
+    "erasures",
+    metadata,
+    # SHA-256 of the viewer id: who was erased is not to be listed here. (Who guesses an id can still find it.)
+    Column("viewer", LargeBinary, primary_key=True),
+    Column("erased_at", DateTime(timezone=True), nullable=False),
+)
+
+#: The ids of erased events, so that each stays used: the same event, sent again after the erase, changes nothing.
+erased_events = Table("erased_events", metadata, Column("event_id", Uuid, primary_key=True))

@@ -33,5 +33,5 @@ def an_empty(url: str, pool_size: int = 8) -> Engine:
     """An engine on it, with empty tables."""
     engine = connect(url, pool_size=pool_size)
     with engine.begin() as connection:
-        connection.execute(text("TRUNCATE view_events, playbacks"))
+        connection.execute(text("TRUNCATE view_events, playbacks, erasures, erased_events"))
     return engine
