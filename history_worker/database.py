@@ -10,11 +10,13 @@ from sqlalchemy.exc import DBAPIError
 #: waits for the database is not taken for dead.
 STATEMENT_TIMEOUT_MS = 15_000
 CONNECT_TIMEOUT_S = 5
+#: A worker that was frozen in the middle of a transaction keeps its locks, and an erase waits for them. For so long.
+IDLE_IN_TRANSACTION_TIMEOUT_MS = 15_000
 
-#: SQLSTATE classes that mean "not now" rather than "never": 08 connection, 25006 read only, 40 deadlock or
-#: serialization, 53 resources, 55P03 lock, 57 operator intervention, 58 system error, XX internal error.
+#: SQLSTATE classes that mean "not now" rather than "never": 08 connection, 25006 read only, 25P03 idle in transaction,
+#: 40 deadlock or serialization, 53 resources, 55P03 lock, 57 operator intervention, 58 system error, XX internal error.
 #: https://www.postgresql.org/docs/18/errcodes-appendix.html
-OUTAGE_STATES = ("08", "25006", "40", "53", "55P03", "57", "58", "XX")
+OUTAGE_STATES = ("08", "25006", "25P03", "40", "53", "55P03", "57", "58", "XX")
 
 
 def connect(url: str, *, pool_size: int) -> Engine:
@@ -29,7 +31,8 @@ def connect(url: str, *, pool_size: int) -> Engine:
         pool_pre_ping=False,  # a round trip a batch; the retry after a lost connection does the same job
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
-            "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC",
+            "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC"
+            f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS}",
             "tcp_user_timeout": STATEMENT_TIMEOUT_MS,
             "application_name": "flixtrail",
         },
