@@ -9,6 +9,7 @@ from celery import bootsteps
 from celery.worker import consumer
 from celery.worker.consumer.connection import Connection
 
+from history_worker.alone import Alone
 from view_events import topology
 
 log = structlog.get_logger(__name__)
@@ -31,6 +32,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         default_steps = (
             *(step for step in consumer.Consumer.Blueprint.default_steps if not step.endswith(":DelayedDelivery")),
             Topology,
+            Alone,
         )
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:

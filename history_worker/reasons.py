@@ -1,0 +1,122 @@
+"""Why a message is a dead letter: what a worker or the broker wrote on it, or else what is seen in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+from kombu.message import Message
+
+from view_events.event import TASK, VERSION, UnknownEventVersion, decode
+
+#: Headers that a worker writes on what it puts into `views.dead` itself.
+KIND, DETAIL, WHEN = "refused", "refused_because", "refused_at"
+#: Header of a message in `history.alone`: since when a worker tries it there (history_worker/alone.py).
+ALONE_SINCE = "alone_since"
+#: Headers of the broker about an earlier life of a message. One that is published anew begins a new one.
+BROKERS_HEADERS = ("x-death", "x-delivery-count", "x-acquired-count", "x-first-death-", "x-last-death-")
+ACCEPTED = frozenset({"application/json"})
+LONGEST_DETAIL = 300
+
+#: What can be wrong with a dead letter, and what to do about it.
+KINDS = {
+    "undecodable": "not JSON, or not a Celery message",
+    "unknown-task": "no worker knows a task of this name",
+    "unknown-version": "its events are newer than the workers: upgrade them, then redrive",
+    "no-event": "a field is missing or has the wrong type",
+    "database": "PostgreSQL refuses the event for good",
+    "delivery-limit": "the workers that held it died, also when it was tried alone",
+    "failed": "the task raised an error; a worker's log has it",
+    "expired": "it waited longer than a policy of the broker lets it",
+}
+
+
+class Reason(NamedTuple):
+    """One of KINDS, and what exactly."""
+
+    kind: str
+    detail: str
+
+
+class Malformed(Exception):
+    """A message is nothing that a worker can run: says as what it counts, and why."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(f"{reason.kind}: {reason.detail}")
+        self.reason = reason
+
+
+def one_line(text: object) -> str:
+    """The first line, not too long, as UTF-8 can carry it: headers and tables have little room."""
+    line = (str(text).strip().splitlines() or [""])[0][:LONGEST_DETAIL]
+    return line.encode(errors="replace").decode()
+
+
+def reason(message: Message) -> Reason:
+    """Why this message, from `views.dead`, was given up."""
+    headers = message.headers
+    if KIND in headers:
+        return Reason(str(headers[KIND]), str(headers.get(DETAIL, "")))
+    seen = fault(message)
+    if seen:
+        return seen
+    death = last_death(headers)
+    if death.get("reason") == "delivery_limit":
+        return Reason("delivery-limit", f"given back too often in {death.get('queue')}")
+    if death.get("reason") in {"rejected", None}:
+        return Reason("failed", "the task raised an error; a worker's log has it")
+    return Reason(str(death["reason"]), f"in {death.get('queue')}")
+
+
+def fault(message: Message) -> Reason | None:
+    """What is wrong with the message itself. None: a worker can run it."""
+    try:
+        found, version = events(message)
+        decode(found, version)
+    except Malformed as malformed:
+        return malformed.reason
+    except UnknownEventVersion as unknown:
+        return Reason("unknown-version", one_line(unknown))
+    except msgspec.ValidationError as invalid:
+        return Reason("no-event", one_line(invalid))
+    return None
+
+
+def events(message: Message) -> tuple[list[Any], Any]:
+    """The events of a message as they came, and their version. Raises Malformed for what is no message of ours."""
+    args, kwargs = arguments(message)
+    if message.headers["task"] != TASK:
+        raise Malformed(Reason("unknown-task", one_line(message.headers["task"])))
+    found = args[0] if args else kwargs.get("events")
+    if not isinstance(found, list):
+        raise Malformed(Reason("no-event", f"expected a list of events, got {type(found).__name__}"))
+    return found, kwargs.get("version", args[1] if len(args) > 1 else VERSION)
+
+
+def arguments(message: Message) -> tuple[list[Any], dict[str, Any]]:
+    """What a message calls its task with (Celery's protocol 2). Raises Malformed (undecodable)."""
+    try:
+        message.accept = ACCEPTED
+        args, kwargs, _embedded = message.decode()
+        _task, _id = message.headers["task"], message.headers["id"]
+    except Exception as error:  # noqa: BLE001 (decoders raise anything)
+        raise Malformed(Reason("undecodable", one_line(f"{type(error).__name__}: {error}"))) from None
+    if message.errors:
+        raise Malformed(Reason("undecodable", one_line(f"cannot be decompressed: {message.errors[0][1]}")))
+    if not isinstance(args, list) or not isinstance(kwargs, dict):
+        raise Malformed(Reason("undecodable", "its body is not [args, kwargs, embedded]"))
+    return args, kwargs
+
+
+def last_death(headers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The broker's note on the latest death: reason, queue, count, time. Empty when it never died."""
+    deaths = headers.get("x-death")
+    latest = deaths[0] if isinstance(deaths, list) and deaths else {}
+    return latest if isinstance(latest, dict) else {}
+
+
+def without_past(headers: Mapping[str, Any]) -> dict[str, Any]:
+    """The headers as at the first publishing: RabbitMQ 4.3 would go on counting deliveries where it had stopped."""
+    ours = {KIND, DETAIL, WHEN, ALONE_SINCE}
+    return {name: value for name, value in headers.items() if name not in ours and not name.startswith(BROKERS_HEADERS)}
