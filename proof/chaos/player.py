@@ -1,0 +1,82 @@
+"""Lets the faults of a schedule happen, each at its time, and takes down when they really did."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from time import monotonic
+
+from proof.chaos.faults import NobodyThere, Scene, describe, happen
+from proof.chaos.schedule import Planned
+
+#: A fault that began late, because its part was not there, still lasts for a moment.
+LEAST_S = 0.5
+#: Healing asks and waits; past this it has failed.
+JOIN_S = 120
+
+#: Seconds since the beginning, `!` begins, `+` is healed, `-` did not happen; and one line.
+Tell = Callable[[float, str, str], None]
+
+
+@dataclass
+class Happened:
+    """A fault as it was: seconds since the beginning. `healed_s` is None for one that was never healed."""
+
+    planned: Planned
+    text: str
+    began_s: float
+    healed_s: float | None = None
+
+
+class Player:
+    """Plays one schedule. `happened` lists the faults so far, `failures` what could not be done or undone."""
+
+    def __init__(self, scene: Scene, plan: Sequence[Planned], tell: Tell, stopped: threading.Event) -> None:
+        self._scene = scene
+        self._plan = plan
+        self._tell = tell
+        self._stopped = stopped
+        self._threads: list[threading.Thread] = []
+        self._began = monotonic()
+        self.happened: list[Happened] = []
+        self.failures: list[str] = []
+
+    def play(self, seconds: float) -> None:
+        """All of it, until so many seconds are over, or `stopped` is set; then everything is healed."""
+        self._began = monotonic()
+        for planned in self._plan:
+            if self._wait_until(planned.start_s):
+                break
+            thread = threading.Thread(target=self._let_happen, args=(planned,), name=planned.name, daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        self._wait_until(seconds)
+        for thread in self._threads:
+            thread.join(JOIN_S)
+        self.failures += [f"{one.text}: not healed" for one in self.happened if one.healed_s is None]
+
+    def _now(self) -> float:
+        return monotonic() - self._began
+
+    def _wait_until(self, at_s: float, *, at_least_s: float = 0) -> bool:
+        """Whether it was stopped meanwhile."""
+        return self._stopped.wait(max(at_s - self._now(), at_least_s, 0))
+
+    def _let_happen(self, planned: Planned) -> None:
+        text = describe(planned)
+        lasts = planned.duration_s > 0
+        try:
+            with happen(self._scene, planned):
+                one = Happened(planned, text, self._now())
+                self.happened.append(one)
+                self._tell(one.began_s, "!", text)
+                self._wait_until(planned.end_s, at_least_s=LEAST_S if lasts else 0)
+            one.healed_s = self._now()
+            if lasts:
+                self._tell(one.healed_s, "+", text)
+        except NobodyThere as reason:
+            self._tell(self._now(), "-", f"{text}: did not happen, {reason}")
+        except Exception as error:  # noqa: BLE001 (whatever it is, this run proves nothing any more)
+            self.failures.append(f"{text}: {type(error).__name__}: {error}")
+            self._tell(self._now(), "-", self.failures[-1])
