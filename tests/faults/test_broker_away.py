@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from time import monotonic
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
 import urllib3
 from kombu import Connection
 
-from flixtrail.local import counts, ports
+from flixtrail.local import counts
 from tests.client import Client, a_view
 from tests.conftest import Demo
 from tests.faults.accepting import accepted, stored_once, streams_and_lives
+from tests.faults.broker import frozen, out_of_memory
 from tests.waiting import until
 from view_events import topology
 
@@ -42,34 +40,6 @@ def viewer_id() -> str:
 @pytest.fixture
 def client(demo: Demo, viewer_id: str) -> Client:
     return Client(demo.url, demo.token(viewer_id))
-
-
-@contextmanager
-def frozen(pid: int) -> Iterator[None]:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
-
-
-@contextmanager
-def out_of_memory(demo: Demo) -> Iterator[None]:
-    """The broker's memory alarm: it takes connections, and reads nothing more from those that publish."""
-    configuration = demo.state / "rabbitmq" / "rabbitmq.conf"
-    usual = configuration.read_text()
-
-    def restart_with(text: str) -> None:
-        configuration.write_text(text)
-        os.kill(demo.status()["broker"]["pid"], signal.SIGKILL)
-        until(lambda: not counts.connected_processes(demo.url), 10, what="the app to notice")
-
-    restart_with(f"{usual}\nvm_memory_high_watermark.absolute = 1MB\n")
-    until(lambda: ports.answers(urlsplit(demo.status()["broker"]["url"]).port or 0), 40, what="the broker to start")
-    try:
-        yield
-    finally:
-        restart_with(usual)
 
 
 def alive(client: Client) -> bool:
