@@ -14,6 +14,7 @@ from flixtrail.local.errors import DemoError
 #: for what `flixtrail send` needs.
 COMMANDS = {
     "demo": "Start everything on this machine, until Ctrl-C.",
+    "erase": "Erase all that a viewer has watched.",
     "send": "Record N views, and wait until they are stored.",
     "status": "Which process is what.",
     "token": "Make a bearer token.",

@@ -32,8 +32,8 @@ PATIENCE_S = 60
 VIEWER = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,128}")
 
 
-class BadViewer(ValueError):
-    """No viewer can have this id: the streaming app would not have taken it. Raised by `erase`; nothing is erased."""
+class BadViewer(Exception):
+    """No viewer can have this id: the streaming app would not have taken it. Raised by `check` and `erase`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +82,19 @@ def erase(engine: Engine, viewer_id: str, *, margin: timedelta = timedelta(0)) -
     Raises BadViewer; sqlalchemy.exc.DBAPIError when the database is away or a writer does not let go for PATIENCE_S:
     then nothing was erased, unless the connection went away during the commit.
     """
-    if not VIEWER.fullmatch(viewer_id):
-        raise BadViewer(f"{viewer_id!r} is no viewer: expected 1 to 128 characters, no control characters")
+    check(viewer_id)
     return Retrying(
         retry=retry_if_exception(is_lock_timeout),
         wait=wait_random(*STEP_BACK_S),
         stop=stop_after_delay(PATIENCE_S),
         reraise=True,
     )(_erase, engine, viewer_id, margin)
+
+
+def check(viewer_id: str) -> None:
+    """Raises BadViewer."""
+    if not VIEWER.fullmatch(viewer_id):
+        raise BadViewer(f"{viewer_id!r} is no viewer: expected 1 to 128 characters, no control characters")
 
 
 def is_lock_timeout(error: BaseException) -> bool:
