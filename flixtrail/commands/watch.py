@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,6 +21,7 @@ from flixtrail.local.queue import Figures, Queue, QueueAway
 from flixtrail.local.running import Running, Worker
 from flixtrail.local.state import State
 from flixtrail.local.supervisor import SupervisorAway
+from streaming_app.outbox import waiting_in
 
 REFRESH_S = 0.5
 #: How long a number that went up stays bright.
@@ -43,7 +45,8 @@ def command(state: Path, *, once: bool) -> None:
     ready        messages that wait for a worker
     unacked      delivered to a worker, which has not said yet that they are done
     redelivered  delivered again, because the worker that had them is gone
-    dead         given up: see the dead-letter queue
+    dead         given up: see `flixtrail dead list`
+    outbox       accepted while the broker was away: on the streaming app's disk until it is back
 
     One message carries one view or hundreds. Try `flixtrail workers kill` while `flixtrail send 20000` runs.
     """  # noqa: D301 (click's \b)
@@ -74,6 +77,7 @@ class View:
     workers: list[Worker]
     accepted: int | None
     stored: int | None
+    outbox: int | None = 0
     accepted_rate: float = 0.0
     stored_rate: float = 0.0
     learner_mode: bool = False
@@ -104,6 +108,7 @@ class Observer:
             workers=self._running.workers(),
             accepted=counts.accepted(self._running.web_url),
             stored=self._history.stored(),
+            outbox=_in_outboxes(self._running.state),
             learner_mode=self._running.document["broker"]["kind"] == "embedded",
         )
         self._rate(view)
@@ -149,6 +154,13 @@ class Observer:
 
     def _say(self, what: str) -> None:
         self._events.append(f"[dim]{datetime.now():%H:%M:%S}[/]  {what}")  # noqa: DTZ005 (the reader's own clock)
+
+
+def _in_outboxes(state: State) -> int | None:
+    try:
+        return waiting_in(state.outbox)
+    except sqlite3.Error:
+        return None
 
 
 def _what_it_held(before: View, worker: str) -> str:
@@ -198,6 +210,7 @@ def _workers(view: View) -> RenderableType:
 def _counts(view: View) -> RenderableType:
     table = Table("views", "", "a second", box=None, pad_edge=False)
     table.add_row("accepted", _number(view.accepted), f"{view.accepted_rate:,.0f}")
+    table.add_row("in the outbox", Text(_number(view.outbox), style="bold yellow" if view.outbox else ""), "")
     table.add_row("stored", _number(view.stored), f"{view.stored_rate:,.0f}")
     return table
 
