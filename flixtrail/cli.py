@@ -13,6 +13,7 @@ from flixtrail.local.errors import DemoError
 #: Each lives in the module of its name, which is imported only when it is asked for: `flixtrail status` shall not wait
 #: for what `flixtrail send` needs.
 COMMANDS = {
+    "dead": "Dead letters: list, show, redrive or drop what could not be stored.",
     "demo": "Start everything on this machine, until Ctrl-C.",
     "erase": "Erase all that a viewer has watched.",
     "send": "Record N views, and wait until they are stored.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -10,6 +11,7 @@ from celery.worker import consumer
 from celery.worker.consumer.connection import Connection
 
 from history_worker.alone import Alone
+from history_worker.reasons import Malformed, arguments
 from view_events import topology
 
 log = structlog.get_logger(__name__)
@@ -34,6 +36,20 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             Topology,
             Alone,
         )
+
+    def create_task_handler(self, **options: Any) -> Callable[[Any], None]:
+        """Celery's, for messages of the right shape only: some others would end the whole worker."""
+        handle = super().create_task_handler(**options)
+
+        def handle_or_reject(message: Any) -> None:
+            try:
+                arguments(message)
+            except Malformed as malformed:
+                self.on_decode_error(message, malformed)
+            else:
+                handle(message)
+
+        return handle_or_reject
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Reject what cannot be decoded, so that it is dead-lettered. Celery would acknowledge it, and it were gone."""

@@ -45,7 +45,7 @@ def drop(connection: Connection) -> None:
     connection.collect(socket_timeout=0.1)
 
 
-def copy(channel: StdChannel, raw: Any, queue: str, notes: dict[str, str] | None = None) -> None:
+def copy(channel: StdChannel, raw: Any, queue: str, notes: dict[str, Any] | None = None) -> None:
     """Put a copy of a message, as py-amqp got it, into one queue, without the broker's notes on its past.
 
     Returns when it is confirmed; the caller then acknowledges the message. A crash between the two leaves it in both

@@ -12,6 +12,8 @@ from view_events.event import TASK, VERSION, UnknownEventVersion, decode
 
 #: Headers that a worker writes on what it puts into `views.dead` itself.
 KIND, DETAIL, WHEN = "refused", "refused_because", "refused_at"
+#: Header: how often `flixtrail dead redrive` has sent it again.
+REDRIVEN = "redriven"
 #: Header of a message in `history.alone`: since when a worker tries it there (history_worker/alone.py).
 ALONE_SINCE = "alone_since"
 #: Headers of the broker about an earlier life of a message. One that is published anew begins a new one.
@@ -95,18 +97,33 @@ def events(message: Message) -> tuple[list[Any], Any]:
 
 
 def arguments(message: Message) -> tuple[list[Any], dict[str, Any]]:
-    """What a message calls its task with (Celery's protocol 2). Raises Malformed (undecodable)."""
+    """What a message calls its task with (Celery's protocol 2). Raises Malformed (undecodable).
+
+    Celery itself, up to 5.7 at least, lets some of these errors end the whole worker. Its decoding is kept in the
+    message and not done again.
+    """
+    message.accept = ACCEPTED
     try:
-        message.accept = ACCEPTED
-        args, kwargs, _embedded = message.decode()
-        _task, _id = message.headers["task"], message.headers["id"]
+        body = message.payload
     except Exception as error:  # noqa: BLE001 (decoders raise anything)
-        raise Malformed(Reason("undecodable", one_line(f"{type(error).__name__}: {error}"))) from None
+        raise _undecodable(f"{type(error).__name__}: {error}") from None
+    headers = message.headers
     if message.errors:
-        raise Malformed(Reason("undecodable", one_line(f"cannot be decompressed: {message.errors[0][1]}")))
-    if not isinstance(args, list) or not isinstance(kwargs, dict):
-        raise Malformed(Reason("undecodable", "its body is not [args, kwargs, embedded]"))
-    return args, kwargs
+        raise _undecodable(f"cannot be decompressed: {message.errors[0][1]}")
+    if not (isinstance(body, list) and [type(part) for part in body[:2]] == [list, dict] and len(body) == 3):  # noqa: PLR2004
+        raise _undecodable("its body is not [args, kwargs, embedded]")
+    for name in ("id", "task"):
+        if not isinstance(headers.get(name), str):
+            raise _undecodable(f"its header {name!r} is no text")
+    # Views have none of these. Celery would acknowledge what has expired, and it were gone.
+    for name in ("eta", "expires", "timelimit"):
+        if headers.get(name) not in (None, [None, None]):
+            raise _undecodable(f"it has a header {name!r}")
+    return body[0], body[1]
+
+
+def _undecodable(why: str) -> Malformed:
+    return Malformed(Reason("undecodable", one_line(why)))
 
 
 def last_death(headers: Mapping[str, Any]) -> Mapping[str, Any]:

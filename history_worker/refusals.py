@@ -12,14 +12,14 @@ from uuid import NAMESPACE_OID, uuid5
 import msgspec
 import psycopg
 import structlog
-from celery import current_app
+from celery import current_app, current_task
 from celery.exceptions import Reject
 from kombu import Producer
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 from tenacity import RetryCallState, Retrying, stop_after_delay, wait_random_exponential
 
 from history_worker.moving import TIMEOUT_S, confirming, drop, open_channel
-from history_worker.reasons import DETAIL, KIND, WHEN, Reason, one_line
+from history_worker.reasons import DETAIL, KIND, REDRIVEN, WHEN, Reason, one_line
 from view_events import topology
 from view_events.event import TASK, VERSION, ViewEvent, decode, encode
 
@@ -122,6 +122,10 @@ def dead_letter(refused: Sequence[Refused], task_id: str) -> None:
 
 
 def _publish(refused: Sequence[Refused], task_id: str) -> None:
+    # Of a message that was redriven: its refused events then get the ids that they had before.
+    request = current_task.request if current_task else None
+    root_id = (request and request.root_id) or task_id
+    redriven = int((request and request.get(REDRIVEN)) or 0)
     amqp = topology.is_amqp(current_app.conf.broker_url)
     # In learner mode a publish returns when PostgreSQL has committed the message.
     options = confirming("dead-letters") if amqp else {}
@@ -133,12 +137,13 @@ def _publish(refused: Sequence[Refused], task_id: str) -> None:
                 TASK,
                 args=([one.event],),
                 kwargs={"version": VERSION},
-                task_id=id_of(one.event, task_id),
-                root_id=task_id,
+                task_id=id_of(one.event, root_id),
+                root_id=root_id,
                 parent_id=task_id,
                 headers={
                     KIND: one.reason.kind,
                     DETAIL: one.reason.detail,
+                    REDRIVEN: redriven,
                     WHEN: datetime.now(UTC).isoformat(timespec="seconds"),
                 },
                 producer=producer,
@@ -154,9 +159,9 @@ def _publish(refused: Sequence[Refused], task_id: str) -> None:
         drop(connection)
 
 
-def id_of(event: Any, task_id: str) -> str:
+def id_of(event: Any, root_id: str) -> str:
     """The same each time: a message that is delivered again has its refused events dead-lettered under the same ids."""
-    return str(uuid5(NAMESPACE_OID, f"{task_id} {json.dumps(event, sort_keys=True)}"))
+    return str(uuid5(NAMESPACE_OID, f"{root_id} {json.dumps(event, sort_keys=True)}"))
 
 
 def _say_not_taken(state: RetryCallState) -> None:
