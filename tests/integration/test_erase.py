@@ -293,6 +293,20 @@ def test_a_writer_that_waits_longer_than_a_statement_may_tries_again(
     hasty.dispose()
 
 
+@pytest.mark.usefixtures("patient")
+def test_an_erase_may_take_longer_than_a_statement_of_a_worker(
+    url: str, engine: Engine, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "STATEMENT_TIMEOUT_MS", 100)
+    hasty = database.connect(url, pool_size=4)
+    long = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid' AND now() - query_start > '0.3 s'"
+    with an_erase_in_the_middle(hasty, pool) as (erasing, let_go):
+        until(lambda: erasing.done() or count(engine, long), what="the erase to take long")
+        let_go()
+    assert erasing.result().events == 1
+    hasty.dispose()
+
+
 def test_writers_pass_while_an_erase_waits_for_one_that_is_stuck(engine: Engine, pool: ThreadPoolExecutor) -> None:
     with a_writer_that_has_looked(engine, pool, batch(1)) as (stuck, let_go):
         erasing = pool.submit(erase, engine, "alice")
