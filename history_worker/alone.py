@@ -28,7 +28,7 @@ from view_events import topology
 log = structlog.get_logger(__name__)
 
 #: How often a worker looks whether something waits there: a round trip of a millisecond over a connection that is open.
-LOOK_EVERY_S = 5
+LOOK_EVERY_S = 2
 #: How long one look may go on taking messages; the process is wanted for others, too.
 LOOK_S = 5
 #: Tries that may end without a result. More than one, since a machine may lose its power in the middle of the first.
