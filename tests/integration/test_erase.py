@@ -6,6 +6,7 @@ so the writer waits for it. An erase is caught in the middle by a lock on a row 
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ from history_worker.migrations.__main__ import upgrade
 from history_worker.queries import history
 from history_worker.writer import write
 from proof.chaos.recompute import playbacks_differ
-from tests.demo import environment
+from tests.demo import environment, program
 from tests.fakes import an_event
 from tests.integration.database import a_database, an_empty
 from tests.waiting import until
@@ -378,6 +379,46 @@ def test_a_database_from_before_gets_the_tables(url: str, engine: Engine) -> Non
         )
     upgrade(url)
     assert erase(engine, "alice").events == 1
+
+
+@pytest.mark.parametrize(("answer", "status", "left"), [("y\n", 0, 0), ("n\n", 1, 4)])
+def test_a_terminal_is_asked(url: str, engine: Engine, answer: str, status: int, left: int) -> None:
+    write(engine, batch(3))
+    ours, theirs = os.openpty()
+    try:
+        os.write(ours, answer.encode())
+        done = subprocess.run(
+            [*program(), "erase", "alice"],
+            env=environment(DATABASE_URL=url),
+            stdin=theirs,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert "Erase all that alice has watched?" in done.stderr
+    assert (done.returncode, stored(engine)) == (status, left), done.stderr
+    assert ("erased alice: 3 views of 1 playback." in done.stdout) == (left == 0)
+
+
+def test_a_database_that_is_away_is_named(url: str, engine: Engine) -> None:
+    write(engine, batch(3))
+
+    def run(database_url: str) -> subprocess.CompletedProcess[str]:
+        command = [*program(), "erase", "alice"]
+        variables = environment(DATABASE_URL=database_url)
+        return subprocess.run(
+            command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+
+    away = run("postgresql://nobody@127.0.0.1:1/x")
+    assert (away.returncode, "Could not erase alice: " in away.stderr) == (1, True)
+    wrong = run("mysql://x")
+    assert (wrong.returncode, "DATABASE_URL: 'mysql://x' is not usable" in wrong.stderr) == (2, True)
+    assert stored(engine) == 4
+    assert "erased alice: 3 views of 1 playback." in run(url).stdout
 
 
 def test_it_can_be_done_where_only_the_services_are(url: str, engine: Engine) -> None:
