@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: demo test load lint pins help python
+.PHONY: demo test load chaos lint pins help python
 # One after another: two of them must not build the same .venv.
 .NOTPARALLEL:
 
@@ -19,6 +19,9 @@ test: $(VENV)/.dev $(VENV)/.package  ## run the tests, without those of docker-c
 
 load: $(VENV)/.dev $(VENV)/.package  ## load the running demo, and fail when a view is lost  [HOST USERS DURATION UI=1]
 	@$(BIN)/python -m proof.load
+
+chaos: $(VENV)/.dev $(VENV)/.package  ## kill everything while views flow; fail when one is lost  [SEED MINUTES FAULTS BROKER_IMAGE]
+	@$(BIN)/python -m proof.chaos
 
 lint: $(VENV)/.dev $(VENV)/.package  ## check style, format and types
 	@$(BIN)/ruff check
