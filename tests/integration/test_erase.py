@@ -416,7 +416,7 @@ def test_a_database_that_is_away_is_named(url: str, engine: Engine) -> None:
     away = run("postgresql://nobody@127.0.0.1:1/x")
     assert (away.returncode, "Could not erase alice: " in away.stderr) == (1, True)
     wrong = run("mysql://x")
-    assert (wrong.returncode, "DATABASE_URL: 'mysql://x' is not usable" in wrong.stderr) == (2, True)
+    assert (wrong.returncode, "DATABASE_URL: 'mysql:" in wrong.stderr) == (2, True)
     assert stored(engine) == 4
     assert "erased alice: 3 views of 1 playback." in run(url).stdout
 
