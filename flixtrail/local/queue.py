@@ -90,7 +90,8 @@ class RabbitQueue:
         }
         held: dict[str, int] = {}
         for channel in self._get(http, "/channels") or []:
-            if channel.get("consumer_count") and "connection_details" in channel:
+            # A channel whose connection is just going has an empty list there.
+            if channel.get("consumer_count") and channel.get("connection_details"):
                 name = names.get(channel["connection_details"]["name"], "?")
                 held[name] = held.get(name, 0) + channel.get("messages_unacknowledged", 0)
         return held
