@@ -33,7 +33,7 @@ GAP_S = (4.0, 9.0)
 AT_A_TIME = 2
 #: How long a fault lasts that stops a part, or a link.
 FREEZE_S = (5.0, 30.0)
-OUTAGE_S = (3.0, 15.0)
+OUTAGE_S = (5.0, 15.0)
 #: A kill is over at once; this long nothing else happens to that part, so that it has a chance to come back.
 KILL_S = 3.0
 #: RabbitMQ and everything need longer to come back.
@@ -91,7 +91,7 @@ def _disturbances(rng: random.Random, seconds: float) -> Iterator[Planned]:
     deck = chain([("kill", {"part": "worker-parent", "which": rng.randrange(3), "holding": True})], _deck(rng))
     put_off: list[tuple[str, dict[str, object]]] = []
     start_s = FIRST_S
-    while start_s < seconds - MARGIN_S - OUTAGE_S[0]:
+    while start_s < seconds - MARGIN_S - FREEZE_S[0]:
         running = [one for one in running if one.end_s > start_s]
         if len(running) >= AT_A_TIME:
             start_s += 1

@@ -12,10 +12,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Self
 
-import structlog
-
-log = structlog.get_logger(__name__)
-
 LOOK_EVERY_S = 1.0
 #: An older figure is not shown: nobody knows.
 STALE_S = 2.5
@@ -83,8 +79,7 @@ class Watch:
         while not self._stopped.wait(LOOK_EVERY_S):
             try:
                 answer = question()
-            except Exception as error:  # noqa: BLE001 (whatever is broken just now is broken on purpose)
-                log.debug("no answer", question=name, reason=str(error))
+            except Exception:  # noqa: BLE001 (whatever is broken just now is broken on purpose)
                 answer = None
             self._answers[name] = (monotonic(), answer)
 
