@@ -14,14 +14,10 @@ from typing import Any
 
 from history_worker import tasks
 from history_worker.app import app
+from proof.chaos.ledger import KILLS_CHILD, KILLS_PARENT
 from view_events.event import ViewEvent
 
 __all__ = ["app"]
-
-#: Viewers whose events kill the pool's process that is about to write them.
-KILLS_CHILD = "killer-child-"
-#: Viewers whose events kill the whole worker: parent and child.
-KILLS_PARENT = "killer-parent-"
 
 
 def deadly(write: Callable[..., int]) -> Callable[..., int]:

@@ -1,0 +1,365 @@
+"""The client: sends views by the clock, whether or not they are answered, and remembers what was.
+
+What is not answered 202 is sent again with the same ids until it is: after a 503, a timeout, a connection that ended.
+"""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from itertools import count
+from queue import SimpleQueue
+from random import Random
+from time import monotonic, sleep
+
+import msgspec
+import structlog
+import urllib3
+
+from proof.chaos.audience import MEAN_EVENTS, Audience, Parcel
+from proof.chaos.guests import Guest, Guests
+from proof.chaos.ledger import ACCEPTED, CONFIRMED, Attempt, Erasure, Event, Ledger, Letter, Sending
+from proof.load.playback import Video
+from streaming_app.auth import Tokens
+
+log = structlog.get_logger(__name__)
+
+#: Requests under way at a time. What is more waits here, as in a proxy before the streaming app.
+AT_A_TIME = 64
+#: An answer takes 1.25 s at the most (streaming_app/publisher.py), on a machine that is not busy.
+TIMEOUT = urllib3.Timeout(connect=2, read=4)
+#: Pause before something is sent again, doubled each time, and random: between half of it and one and a half.
+PAUSE_S, LONGEST_PAUSE_S = 0.2, 3.0
+#: How often each request is sent at a time during a storm of duplicates.
+MOST_COPIES = 5
+#: Between two looks for what is to be sent again.
+TICK_S = 0.05
+#: Past the streaming app: between two attempts at a broker that is away.
+BROKER_PAUSE_S = 0.5
+#: The streaming app answers when the load starts; if not, a run has failed before it began.
+START_S = 30
+#: To find somebody to be erased.
+VIEWER_S = 30
+
+NDJSON = "application/x-ndjson"
+#: Answers to a client that should send the same again later (and every 5xx).
+LATER = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
+
+
+class NoViews(Exception):
+    """The load cannot do what it was asked for: nobody to erase, or no library."""
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """One request, from its arrival until it is accepted or refused."""
+
+    sending: Sending
+    parcel: Parcel
+    skew: timedelta
+    rounds: int = 0  #: how often it was sent; copies that are sent together are one round
+    under_way: int = 0
+    done: bool = False
+
+    def body(self, sent_at: datetime | None) -> bytes:
+        events: Sequence[Event] = self.sending.events
+        if sent_at:
+            events = [msgspec.structs.replace(event, sent_at=sent_at) for event in events]
+        if self.parcel.lines:
+            return b"\n".join(map(msgspec.json.encode, events))
+        return msgspec.json.encode(events[0] if len(events) == 1 else events)
+
+
+class Load:
+    """Views, `rate` a second, from `start` to `finish`. What is done to them (poison, duplicates ...) comes between.
+
+    `ledger` may be judged after `finish`.
+    """
+
+    def __init__(self, url: str, secret_key: str, *, broker_url: str, seed: int, rate: float) -> None:
+        self.ledger = Ledger()
+        self._url = url
+        self._tokens = Tokens(secret_key)
+        self._known_tokens: dict[str | None, str] = {}
+        self._broker_url = broker_url
+        self._name = f"viewer-{seed}"
+        self._chance = Random(f"load {seed}")  # noqa: S311 (the same again)
+        self._rate = rate
+        self._http = urllib3.PoolManager(maxsize=AT_A_TIME, timeout=TIMEOUT, retries=False)
+
+        self._lock = threading.Lock()
+        self._pending = 0  # events and letters
+        self._attempts = 0
+        self._answers: Counter[str] = Counter()
+        self._copies = 1
+        self._skew = timedelta()
+
+        self._ready: SimpleQueue[Request | None] = SimpleQueue()
+        self._again: list[tuple[float, int, Request]] = []  # a heap by the time when it is due
+        self._numbers = count()
+        self._guests: Guests | None = None
+        self._at_the_door: SimpleQueue[Guest | None] = SimpleQueue()
+        self._no_more = threading.Event()
+        self._stopped = threading.Event()
+        self._threads: list[threading.Thread] = []
+
+    # -- from beginning to end --------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin. Raises NoViews when the streaming app does not tell what videos it has."""
+        videos = self._library()
+        self._guests = Guests(f"guest-{self._name}", videos[0].id)
+        audience = Audience(videos, self._chance, self._name)
+        self._run(lambda: self._pace(audience), "load-pace")
+        self._run(self._publish_guests, "load-guests")
+        for number in range(AT_A_TIME):
+            self._run(self._send, f"load-{number}")
+
+    def finish(self, deadline_s: float) -> list[str]:
+        """Make nothing new, and go on with what is pending until it is accepted or refused, or the deadline is past.
+
+        Returns what is left, in words; nothing is sent any more afterwards.
+        """
+        self._no_more.set()
+        deadline = monotonic() + deadline_s
+        while self._pending and monotonic() < deadline:
+            sleep(TICK_S)
+        self._stopped.set()
+        for _ in range(AT_A_TIME):
+            self._ready.put(None)
+        self._at_the_door.put(None)
+        for thread in self._threads:
+            thread.join()
+        with self._lock:
+            unanswered = {id(sending): sending for sending in self.ledger.sent.values() if not self._settled(sending)}
+            lines = [
+                f"{len(sending.events)} events from {sending.events[0].event_id} on: {sending.attempts[-1:]}"
+                for sending in unanswered.values()
+            ]
+            lines += [
+                f"{letter.what}: {letter.attempts[-1:]}"
+                for letter in self.ledger.deadly.values()
+                if not letter.confirmed
+            ]
+        for line in lines:
+            log.warning("not accepted", what=line)
+        return lines
+
+    def sample(self) -> dict[str, float]:
+        """Figures so far: events accepted, pending and refused, requests sent, and `answer <status>` of those."""
+        with self._lock:
+            return {
+                "accepted": len(self.ledger.accepted),
+                "pending": self._pending,
+                "refused": len(self.ledger.refused),
+                "attempts": self._attempts,
+                **{f"answer {answer}": number for answer, number in self._answers.items()},
+            }
+
+    # -- what is done to it -----------------------------------------------------------------------------
+
+    def duplicates(self, on: bool) -> None:  # noqa: FBT001 (a switch)
+        """From now on every request is sent up to MOST_COPIES times at once, or once again."""
+        self._copies = MOST_COPIES if on else 1
+
+    def clock_skew(self, seconds: float) -> None:
+        """The clocks of those who send from now on are this much ahead."""
+        self._skew = timedelta(seconds=seconds)
+
+    def poison(self, n: int) -> None:
+        """So many messages with something in them that cannot be stored. Returns at once."""
+        for _ in range(n):
+            self._invite(self._host.poison())
+
+    def killers(self, n: int, kind: str = "child") -> None:
+        """So many events that kill the `child` or the `parent` of their worker, each in a message of its own.
+
+        Returns at once.
+        """
+        for _ in range(n):
+            self._invite(self._host.killer(kind))
+
+    def erase_one(self, erase: Callable[[str], None]) -> None:
+        """Have somebody erased whose views come in just now, and who goes on watching. Raises what `erase` raises."""
+        viewer_id = self._somebody()
+        began = datetime.now(UTC)
+        with self._lock:
+            self.ledger.erased[viewer_id] = Erasure(began, None)
+        erase(viewer_id)
+        with self._lock:
+            self.ledger.erased[viewer_id] = Erasure(began, datetime.now(UTC))
+
+    def _somebody(self) -> str:
+        deadline = monotonic() + VIEWER_S
+        while monotonic() < deadline:
+            with self._lock:
+                watching = {event.viewer_id for event in self.ledger.accepted.values()}
+                watching -= self.ledger.erased.keys()
+                # Poison's companions watch only once.
+                found = sorted(viewer_id for viewer_id in watching if viewer_id.startswith(self._name))
+                if found:
+                    return self._chance.choice(found)
+            sleep(TICK_S)
+        raise NoViews("there is nobody whose views were accepted")
+
+    # -- threads ----------------------------------------------------------------------------------------
+
+    def _run(self, what: Callable[[], None], name: str) -> None:
+        thread = threading.Thread(target=what, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _pace(self, audience: Audience) -> None:
+        """Requests arrive by the clock; those that are due again join them."""
+        next_at = monotonic()
+        while not self._stopped.wait(TICK_S):
+            while not self._no_more.is_set() and next_at <= monotonic():
+                self._arrive(audience.parcel(self._skew))
+                next_at += self._chance.expovariate(self._rate / MEAN_EVENTS)
+            with self._lock:
+                while self._again and self._again[0][0] <= monotonic():
+                    self._put(heapq.heappop(self._again)[2])
+
+    def _arrive(self, parcel: Parcel) -> None:
+        with self._lock:
+            request = Request(self.ledger.send(parcel.events), parcel, self._skew)
+            self._pending += len(parcel.events)
+            self._put(request)
+
+    def _put(self, request: Request) -> None:
+        request.rounds += 1
+        request.under_way = self._chance.randint(1, self._copies)
+        for _ in range(request.under_way):
+            self._ready.put(request)
+
+    def _send(self) -> None:
+        """One of those who carry requests, one at a time."""
+        while (request := self._ready.get()) is not None:
+            if self._stopped.is_set():
+                continue
+            attempt, retry_after_s = self._attempt(request)
+            with self._lock:
+                self._note(request, attempt, retry_after_s)
+
+    def _attempt(self, request: Request) -> tuple[Attempt, float]:
+        began = datetime.now(UTC)
+        sent_at = began + request.skew if request.parcel.says_time else None
+        content_type = NDJSON if request.parcel.lines else "application/json"
+        headers = {"Authorization": f"Bearer {self._token(request.parcel.viewer_id)}", "Content-Type": content_type}
+        retry_after_s = 0.0
+        try:
+            response = self._http.request("POST", f"{self._url}/api/views", body=request.body(sent_at), headers=headers)
+            answer = str(response.status)
+            retry_after_s = _seconds(response.headers.get("Retry-After"))
+        except urllib3.exceptions.HTTPError as error:
+            answer = type(error).__name__
+        return Attempt(began, datetime.now(UTC), answer, sent_at), retry_after_s
+
+    def _note(self, request: Request, attempt: Attempt, retry_after_s: float) -> None:
+        """With the lock held."""
+        request.sending.attempts.append(attempt)
+        request.under_way -= 1
+        self._attempts += 1
+        self._answers[attempt.answer] += 1
+        if request.done:
+            return
+        if attempt.answer == ACCEPTED:
+            self.ledger.accept(request.sending)
+            self._close(request)
+        elif _is_final(attempt.answer):
+            log.error("refused", answer=attempt.answer, event_id=request.sending.events[0].event_id)
+            self.ledger.refused.update({event.event_id: attempt.answer for event in request.sending.events})
+            self._close(request)
+        elif not request.under_way:
+            pause_s = min(PAUSE_S * 2 ** (request.rounds - 1), LONGEST_PAUSE_S) * self._chance.uniform(0.5, 1.5)
+            # Never before the server wants it.
+            pause_s = max(pause_s, retry_after_s * self._chance.uniform(1, 1.5))
+            heapq.heappush(self._again, (monotonic() + pause_s, next(self._numbers), request))
+
+    def _close(self, request: Request) -> None:
+        request.done = True
+        self._pending -= len(request.sending.events)
+
+    def _settled(self, sending: Sending) -> bool:
+        return sending.events[0].event_id in self.ledger.accepted or sending.events[0].event_id in self.ledger.refused
+
+    # -- past the streaming app -------------------------------------------------------------------------
+
+    @property
+    def _host(self) -> Guests:
+        assert self._guests, "start was called"  # noqa: S101
+        return self._guests
+
+    def _invite(self, guest: Guest) -> None:
+        with self._lock:
+            self.ledger.poison.update({mark: Letter(what) for mark, what in guest.poison.items()})
+            self.ledger.killers.update({mark: Letter(what) for mark, what in guest.killers.items()})
+            if guest.events:
+                self.ledger.send(guest.events)
+            self._pending += len(guest.events) + len(guest.poison) + len(guest.killers)
+        self._at_the_door.put(guest)
+
+    def _publish_guests(self) -> None:
+        """One after another, each until the broker has confirmed it."""
+        while (guest := self._at_the_door.get()) is not None:
+            while not self._stopped.is_set():
+                attempt = guest.publish(self._broker_url)
+                with self._lock:
+                    self._note_guest(guest, attempt)
+                if attempt.answer == CONFIRMED:
+                    break
+                self._stopped.wait(BROKER_PAUSE_S)
+
+    def _note_guest(self, guest: Guest, attempt: Attempt) -> None:
+        """With the lock held."""
+        confirmed = attempt.answer == CONFIRMED
+        for mark in (*guest.poison, *guest.killers):
+            letter = self.ledger.deadly[mark]
+            letter.attempts.append(attempt)
+            letter.confirmed = confirmed
+        if guest.events:
+            sending = self.ledger.sent[guest.events[0].event_id]
+            sending.attempts.append(attempt)
+            if confirmed:
+                self.ledger.accept(sending)
+        if confirmed:
+            self._pending -= len(guest.events) + len(guest.poison) + len(guest.killers)
+
+    # -- the streaming app ------------------------------------------------------------------------------
+
+    def _token(self, viewer_id: str | None) -> str:
+        if viewer_id not in self._known_tokens:
+            token = self._tokens.ingest() if viewer_id is None else self._tokens.viewer(viewer_id)
+            self._known_tokens[viewer_id] = token
+        return self._known_tokens[viewer_id]
+
+    def _library(self) -> list[Video]:
+        deadline = monotonic() + START_S
+        while True:
+            try:
+                response = self._http.request("GET", f"{self._url}/api/videos")
+                found = response.json()["videos"] if response.status == HTTPStatus.OK else []
+            except urllib3.exceptions.HTTPError:
+                found = []
+            videos = [
+                Video(video["id"], video["duration_s"], video["size_bytes"]) for video in found if not video["broken"]
+            ]
+            if videos:
+                return videos
+            if monotonic() > deadline:
+                raise NoViews(f"{self._url} has no videos, or does not answer")
+            sleep(TICK_S)
+
+
+def _is_final(answer: str) -> bool:
+    """Whether sending the same again is of no use: a 4xx that is not about the time."""
+    return answer.startswith("4") and int(answer) not in LATER
+
+
+def _seconds(retry_after: str | None) -> float:
+    return float(retry_after) if retry_after and retry_after.isdecimal() else 0.0
