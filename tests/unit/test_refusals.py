@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
+import amqp
 import msgspec
 import psycopg
 import pytest
 from kombu.message import Message
 from sqlalchemy.exc import DataError, OperationalError, ProgrammingError
 
+from history_worker.alone import take
+from history_worker.dead_letters import DeadLetter, DeadLetters
 from history_worker.reasons import (
     ALONE_SINCE,
     DETAIL,
@@ -45,6 +48,25 @@ class RefusingWriter:
             raise self.error
         self.written += batch
         return len(batch)
+
+
+class FakeChannel:
+    """Remembers in which order it was told what; `away`: publishing fails."""
+
+    no_ack_consumers = None
+
+    def __init__(self, *, away: bool = False) -> None:
+        self.calls: list[str] = []
+        self.away = away
+
+    def basic_publish(self, _message: Any, *, routing_key: str, mandatory: bool, **_: Any) -> None:
+        assert mandatory
+        if self.away:
+            raise ConnectionResetError
+        self.calls.append(f"publish to {routing_key}")
+
+    def basic_ack(self, tag: int, **_: Any) -> None:
+        self.calls.append(f"ack {tag}")
 
 
 def a_message(body: object = None, *, content_type: Any = "application/json", **headers: Any) -> Message:
@@ -183,3 +205,38 @@ def test_a_message_that_is_sent_again_begins_a_new_life() -> None:
         ALONE_SINCE: "2026-06-01T12:00:00+00:00",
     }
     assert without_past({**past, "task": TASK, REDRIVEN: 1, "x-own": 2}) == {"task": TASK, REDRIVEN: 1, "x-own": 2}
+
+
+def held(channel: FakeChannel, **headers: Any) -> tuple[Any, Message]:
+    raw = amqp.Message("{}", content_type="application/json", application_headers=headers)
+    return raw, Message(body="{}", content_type="application/json", headers=headers, delivery_tag=7, channel=channel)
+
+
+def test_a_dead_letter_is_acknowledged_after_its_copy_is_confirmed() -> None:
+    channel = FakeChannel()
+    DeadLetters(cast("Any", None), cast("Any", channel)).redrive(DeadLetter(*held(channel)))
+    assert channel.calls == ["publish to history", "ack 7"]
+
+
+def test_a_dead_letter_whose_copy_was_not_taken_stays() -> None:
+    channel = FakeChannel(away=True)
+    with pytest.raises(ConnectionResetError):
+        DeadLetters(cast("Any", None), cast("Any", channel)).redrive(DeadLetter(*held(channel)))
+    assert channel.calls == []
+
+
+def test_what_waits_to_be_tried_alone_is_acknowledged_after_its_copy_is_confirmed() -> None:
+    for headers, queue in (({"x-delivery-count": 21}, "history.alone"), ({ALONE_SINCE: "now"}, "views.dead")):
+        channel = FakeChannel()
+        assert take(cast("Any", channel), *held(channel, **headers))
+        assert channel.calls == [f"publish to {queue}", "ack 7"]
+        channel = FakeChannel(away=True)
+        with pytest.raises(ConnectionResetError):
+            take(cast("Any", channel), *held(channel, **headers))
+        assert channel.calls == []
+
+
+def test_what_was_tried_alone_three_times_is_given_up() -> None:
+    channel = FakeChannel()
+    assert take(cast("Any", channel), *held(channel, **{ALONE_SINCE: "now", "x-delivery-count": 3}))
+    assert channel.calls == ["publish to views.dead", "ack 7"]
