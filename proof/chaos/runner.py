@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
 from types import FrameType
+from urllib.request import Request, urlopen
+
+from kombu.message import Message
 
 from flixtrail.local import counts
 from flixtrail.local.errors import Interrupted
@@ -21,6 +24,7 @@ from flixtrail.local.state import State
 from flixtrail.local.supervisor import Supervisor
 from proof.chaos import invariants, report
 from proof.chaos.faults import Scene
+from proof.chaos.found import dead_letter
 from proof.chaos.invariants import Violation
 from proof.chaos.load import Load
 from proof.chaos.player import Happened, Player
@@ -31,6 +35,7 @@ from proof.chaos.screen import Screen
 from proof.chaos.settings import ChaosSettings
 from proof.chaos.stack import ROOT, WEB_PROCESSES, WORKERS, ChaosStack
 from proof.chaos.watching import Question, Redeliveries, Watch
+from streaming_app.auth import Tokens
 from streaming_app.outbox import waiting_in
 from streaming_app.samples import samples
 
@@ -45,6 +50,8 @@ LOOK_EVERY_S = 1.0
 LEAST_ACCEPTED_A_MINUTE = 2_000
 #: An operator whose `flixtrail erase` fails, since the database is away just now, tries again.
 ERASE_S = 120
+#: A page waits for the history for a second (streaming_app/history_client.py).
+HISTORY_S = 3
 
 
 @dataclass
@@ -161,6 +168,7 @@ class Run:
         scene = Scene(lambda: Supervisor(self._state), stack.broker, proxy, self._load, self._erase)
         self._player = Player(scene, self._plan(), screen.fault, stopped)
         self._waits_for = "views flow"
+        self._dead: list[Message] = []
 
     def _plan(self) -> list[Planned]:
         if self._settings.faults == "all":
@@ -191,7 +199,17 @@ class Run:
             "queue": queues.waiting,
             "outbox": lambda: waiting_in(self._state.outbox),
             "redelivered": Redeliveries(self._state.logs).count,
+            "history ms": self._look_at_history,
         }
+
+    def _look_at_history(self) -> float:
+        """How long somebody waits who looks at what they have watched. Raises OSError when the history is away."""
+        token = Tokens(self._state.secret("secret_key")).viewer("somebody")
+        request = Request(f"{self._stack.addresses.web_url}/api/history", headers={"Authorization": f"Bearer {token}"})  # noqa: S310
+        began = monotonic()
+        with urlopen(request, timeout=HISTORY_S) as answer:  # noqa: S310 (our own http:// address)
+            answer.read()
+        return (monotonic() - began) * 1000
 
     @contextmanager
     def _shown(self, watch: Watch) -> Iterator[None]:
@@ -266,14 +284,18 @@ class Run:
     def _check(self) -> list[Violation]:
         try:
             self._dead = self._queues.dead_letters()
-            return invariants.check(self._load.ledger, self._stack.database_url, self._dead)
-        except Exception as error:  # noqa: BLE001
-            return [Violation(kind="unknown", id="", text=f"{type(error).__name__}: {error}", trail=[])]
+            return invariants.check(self._load.ledger, self._stack.database_url, self._dead, self._state.folder)
+        except Exception as error:  # noqa: BLE001 (whatever cannot be read proves nothing)
+            return [Violation("unknown", "", f"{type(error).__name__}: {error}")]
 
     def _judge(self, watch: Watch, left: list[str], violations: list[Violation]) -> Outcome:
         ledger = self._load.ledger
+        # Less what an erase may have taken away: `invariants` looks after that.
+        expected = [event_id for event_id, event in ledger.accepted.items() if event.viewer_id not in ledger.erased]
+        stored = counts.History(self._stack.database_url).stored_of(expected)
         redelivered = max((sample["redelivered"] or 0 for sample in watch.samples), default=0)
         complaints = [*self._player.failures, *(f"after {SETTLE_S} s still: {what}" for what in left)]
+        complaints += [f"refused with {answer}: {event_id}" for event_id, answer in ledger.refused.items()]
         least = LEAST_ACCEPTED_A_MINUTE * self._settings.minutes
         if len(ledger.accepted) < least:
             complaints.append(f"only {len(ledger.accepted):,} events were accepted; a run needs {least:,.0f}")
@@ -281,11 +303,11 @@ class Run:
             complaints.append("nothing was delivered again")
         return Outcome(
             seed=self._settings.seed,
-            accepted=len(ledger.accepted),
-            stored=0,
+            accepted=len(expected),
+            stored=stored or 0,
             violations=violations,
-            dead=len(self._dead),
-            poison=len(ledger.poison),
+            dead=invariants.distinct(ledger, [dead_letter(message) for message in self._dead]),
+            poison=len(ledger.deadly),
             redelivered=int(redelivered),
             happened=self._player.happened,
             complaints=complaints,

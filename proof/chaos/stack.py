@@ -99,8 +99,12 @@ class ChaosStack(Stack):
         return addresses
 
     def web(self) -> Part:
+        # What processes leave in /tmp that are killed goes with the run.
+        temporary = self.state.folder / "tmp"
+        temporary.mkdir(exist_ok=True)
         return _with(
             super().web(),
+            TMPDIR=str(temporary),
             WEB_PROCESSES=str(WEB_PROCESSES),
             AMQP_URL=self._through("web_broker"),
             HISTORY_API_URL=f"http://127.0.0.1:{self._links['web_history']}",
