@@ -25,8 +25,6 @@ FEWEST, MOST = 2, 16
 LATE = 0.1
 #: Most players say what time their clock has; the others' times are taken as they are.
 SAYS_TIME = 0.7
-#: Events in a request, on average.
-MEAN_EVENTS = SINGLE + (1 - SINGLE) * (FEWEST + MOST) / 2
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ import msgspec
 import structlog
 import urllib3
 
-from proof.chaos.audience import MEAN_EVENTS, Audience, Parcel
+from proof.chaos.audience import Audience, Parcel
 from proof.chaos.guests import Guest, Guests
 from proof.chaos.ledger import ACCEPTED, CONFIRMED, Attempt, Erasure, Event, Ledger, Letter, Sending
 from proof.load.playback import Video
@@ -219,8 +219,9 @@ class Load:
         next_at = monotonic()
         while not self._stopped.wait(TICK_S):
             while not self._no_more.is_set() and next_at <= monotonic():
-                self._arrive(audience.parcel(self._skew))
-                next_at += self._chance.expovariate(self._rate / MEAN_EVENTS)
+                parcel = audience.parcel(self._skew)
+                self._arrive(parcel)
+                next_at += self._chance.expovariate(self._rate / len(parcel.events))
             with self._lock:
                 while self._again and self._again[0][0] <= monotonic():
                     self._put(heapq.heappop(self._again)[2])
