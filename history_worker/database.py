@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator
+from time import monotonic
+from typing import Any
+
 import psycopg
-from sqlalchemy import Engine, create_engine
+from psycopg.waiting import Ready
+from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
-#: A statement that takes longer is not slow, it is stuck: below the broker's heartbeat times two, so that a worker that
-#: waits for the database is not taken for dead.
-STATEMENT_TIMEOUT_MS = 15_000
-CONNECT_TIMEOUT_S = 5
+# Everything below is shorter than the broker's heartbeat (10 s), and PostgreSQL's return is noticed within 5 s.
+
+#: A statement that takes longer is not slow, it is stuck. The server ends it, and the connection stays good.
+STATEMENT_TIMEOUT_MS = 8_000
+#: Longer than the above: past this the server itself is stuck (frozen, or swallowed by the network). A frozen server
+#: ends no statement, and its kernel goes on to acknowledge what is sent to it, so that TCP sees nothing either.
+ANSWER_S = 9
+#: The shortest that libpq takes.
+CONNECT_TIMEOUT_S = 2
+#: What is sent and not acknowledged for so long has met a dead host; so has a connection on which nothing is heard for
+#: so long. Otherwise a server that came back would be waited for on its old connection.
+TCP_USER_TIMEOUT_MS = 4_000
+KEEPALIVE_S = 2
 #: A worker that was frozen in the middle of a transaction keeps its locks, and an erase waits for them. For so long.
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 15_000
 
@@ -19,12 +33,41 @@ IDLE_IN_TRANSACTION_TIMEOUT_MS = 15_000
 OUTAGE_STATES = ("08", "25006", "25P03", "40", "53", "55P03", "57", "58", "XX")
 
 
-def connect(url: str, *, pool_size: int) -> Engine:
+class ImpatientConnection(psycopg.Connection[Any]):
+    """A connection that does not wait for a server that has stopped answering.
+
+    psycopg's waiting looks up ten times a second. Past ANSWER_S, or when `hurry` says so, the connection is closed and
+    psycopg.OperationalError raised, as when the server had closed it.
+    """
+
+    #: Asked with the seconds that an answer has been waited for.
+    hurry: Callable[[float], bool] = staticmethod(lambda _waited_s: False)
+
+    def wait(self, gen: Generator[Any, Any, Any], *args: Any, **options: Any) -> Any:
+        """What psycopg does for every exchange with the server."""
+        return super().wait(self._impatiently(gen), *args, **options)
+
+    def _impatiently(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        began = monotonic()
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                waited_s = monotonic() - began
+                if ready == Ready.NONE and (waited_s > ANSWER_S or self.hurry(waited_s)):
+                    self.pgconn.finish()
+                    raise psycopg.OperationalError(f"no answer within {waited_s:.1f} s")
+                wanted = gen.send(ready)
+        except StopIteration as done:
+            return done.value
+
+
+def connect(url: str, *, pool_size: int, hurry: Callable[[float], bool] | None = None) -> Engine:
     """An engine whose connections notice a database that went away and one that hangs. Opens none yet.
 
-    Make it after the process has forked.
+    Make it after the process has forked. `hurry`: see ImpatientConnection.
     """
-    return create_engine(
+    engine = create_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
@@ -33,10 +76,21 @@ def connect(url: str, *, pool_size: int) -> Engine:
             "connect_timeout": CONNECT_TIMEOUT_S,
             "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC"
             f" -c idle_in_transaction_session_timeout={IDLE_IN_TRANSACTION_TIMEOUT_MS}",
-            "tcp_user_timeout": STATEMENT_TIMEOUT_MS,
+            "tcp_user_timeout": TCP_USER_TIMEOUT_MS,
+            "keepalives_idle": KEEPALIVE_S,
+            "keepalives_interval": KEEPALIVE_S,
             "application_name": "flixtrail",
         },
     )
+
+    @event.listens_for(engine, "do_connect")
+    def _connect(_dialect: Any, _record: Any, args: Any, options: Any) -> ImpatientConnection:
+        connection = ImpatientConnection.connect(*args, **options)
+        if hurry is not None:
+            connection.hurry = hurry
+        return connection
+
+    return engine
 
 
 def is_outage(error: BaseException) -> bool:

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from history_worker.app import app, settings
 from history_worker.database import connect
-from history_worker.holding import hold
+from history_worker.holding import hold, hurry
 from history_worker.refusals import dead_letter, decode_each, write_what_can_be
 from history_worker.writer import write
 from view_events.event import TASK, VERSION, ViewEvent
@@ -59,4 +59,4 @@ def age_ms(batch: Sequence[ViewEvent]) -> int | None:
 @cache
 def engine() -> Engine:
     """This child's connection to PostgreSQL: opened after the fork, one, since a child runs one task at a time."""
-    return connect(settings.database_url, pool_size=1)
+    return connect(settings.database_url, pool_size=1, hurry=hurry)
