@@ -53,6 +53,9 @@ worker_prefetch_multiplier = 5 if learner_mode else 32
 broker_connection_retry = True
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None
+# The broker may close a channel and keep the connection (406: a delivery was held for longer than its
+# `consumer_timeout`). The worker connects again; without this it would end.
+broker_channel_error_retry = True
 broker_connection_timeout = 4
 # A broker that stopped answering is noticed after about twice this many seconds.
 broker_heartbeat = 10

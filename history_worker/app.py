@@ -13,6 +13,9 @@ from history_worker.settings import WorkerSettings
 from view_events import logs, topology
 from view_events.settings import SettingsError, read
 
+#: How long the broker may take for an answer that the worker waits for: less than a heartbeat, since none is sent then.
+ANSWER_S = 8
+
 try:
     settings = read(WorkerSettings)
     app = Celery("history_worker", include=["history_worker.tasks"])
@@ -30,8 +33,13 @@ def _logs(**_: Any) -> None:
 
 
 @celeryd_after_setup.connect  # type: ignore[untyped-decorator]
-def _name_connections(sender: str, conf: Any, **_: Any) -> None:
-    # The broker's lists then show a worker's connections under its name.
+def _connections(sender: str, conf: Any, **_: Any) -> None:
     if topology.is_amqp(conf.broker_url):
-        options = conf.broker_transport_options
-        conf.broker_transport_options = {**options, "client_properties": {"connection_name": sender}}
+        conf.broker_transport_options = {
+            **conf.broker_transport_options,
+            # A broker that stops in the middle of a conversation would otherwise be waited for without end.
+            "read_timeout": ANSWER_S,
+            "write_timeout": ANSWER_S,
+            # The broker's lists then show a worker's connections under its name.
+            "client_properties": {"connection_name": sender},
+        }

@@ -1,29 +1,64 @@
-"""The worker's consumer: Celery's, with the topology declared on every connect, and without what views do not need."""
+"""The worker's consumer: Celery's, which keeps the topology in being and is quick to find a broker that comes back."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import monotonic, sleep
 from typing import Any
 
 import structlog
 from celery import bootsteps
 from celery.worker import consumer
 from celery.worker.consumer.connection import Connection
+from celery.worker.consumer.tasks import Tasks
+from celery.worker.state import maybe_shutdown
 
 from history_worker.alone import Alone
+from history_worker.patience import Patience
 from history_worker.reasons import Malformed, arguments
 from view_events import topology
 
 log = structlog.get_logger(__name__)
 
+#: How often what the broker has is compared with what it should have: well below the 10 s within which it is back.
+DECLARE_EVERY_S = 5
+#: Pauses between attempts to reach the broker: the first, and the longest. A worker that looks once a second for a
+#: broker that is away costs nothing; Celery's own pauses grow to half a minute.
+PAUSE_S = {"interval_start": 0.2, "interval_step": 0.2, "interval_max": 1.0}
+#: Connections are made no faster than this, also if each ends at once.
+CONNECT_EVERY_S = 1
+
 
 class Topology(bootsteps.StartStopStep):  # type: ignore[misc]
-    """Declares exchanges, queues and bindings on every connect, so that one that somebody deleted comes back."""
+    """Declares exchanges, queues and bindings on every connect and every few seconds.
+
+    What somebody deleted comes back by itself. (When the queue itself is deleted, the broker says so, and the worker
+    connects anew.)
+    """
 
     requires = (Connection,)
 
+    def __init__(self, _consumer: Any, **_: Any) -> None:
+        self._timer: Any = None
+
     def start(self, consumer: Any) -> None:
         topology.declare(consumer.connection)
+        if topology.is_amqp(consumer.app.conf.broker_url) and consumer.hub:
+            # Nobody waits for the answers: a broker that is frozen must not stop the worker's heartbeats. What is
+            # refused closes this channel, and Celery connects anew.
+            channel = consumer.connection.channel()
+            self._timer = consumer.timer.call_repeatedly(
+                DECLARE_EVERY_S, topology.declare_on, (channel,), {"nowait": True}
+            )
+
+    def stop(self, consumer: Any) -> None:
+        if self._timer is not None:
+            consumer.timer.cancel(self._timer)
+            self._timer = None
+
+
+# Celery would declare the queues by itself, and `history` before the exchange that it dead-letters to.
+Tasks.requires = (*Tasks.requires, Topology)
 
 
 class Consumer(consumer.Consumer):  # type: ignore[misc]
@@ -34,8 +69,36 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         default_steps = (
             *(step for step in consumer.Consumer.Blueprint.default_steps if not step.endswith(":DelayedDelivery")),
             Topology,
+            Patience,
             Alone,
         )
+
+    _connected_at = float("-inf")
+
+    def connect(self) -> Any:
+        """Open the connection that tasks come over; wait for a broker that is away."""
+        while self._connected_at + CONNECT_EVERY_S > monotonic():
+            maybe_shutdown()
+            sleep(0.1)
+        connection = super().connect()
+        self._connected_at = monotonic()
+        return connection
+
+    def ensure_connected(self, conn: Any) -> Any:
+        """The connection, once the broker takes it. Raises WorkerShutdown when the worker is asked to stop."""
+        away_since: float | None = None
+
+        def say_away(error: BaseException, _pause_s: float) -> None:
+            nonlocal away_since
+            if away_since is None:
+                away_since = monotonic()
+                log.warning("RabbitMQ is away", reason=str(error), broker=conn.as_uri())
+
+        conn = conn.ensure_connection(say_away, callback=maybe_shutdown, **PAUSE_S)
+        if away_since is not None:
+            log.info("RabbitMQ is back", away_s=round(monotonic() - away_since, 1))
+        self.first_connection_attempt = False
+        return conn
 
     def create_task_handler(self, **options: Any) -> Callable[[Any], None]:
         """Celery's, for messages of the right shape only: some others would end the whole worker."""

@@ -19,6 +19,11 @@ class DatabaseSettings(LogSettings):
 class WorkerSettings(DatabaseSettings):
     """Read once, when `celery -A history_worker.app` starts."""
 
+    #: Seconds for which a worker holds a message while PostgreSQL is away; then it gives back what it holds and waits
+    #: with empty hands. Shorter than RabbitMQ's `consumer_timeout` (30 minutes by default), after which the broker
+    #: would close the worker's channel.
+    hold_s: Annotated[float, Field(gt=0)] = 1_200
+
 
 class ApiSettings(DatabaseSettings):
     """Read once, at the start of `python -m history_worker.api`."""

@@ -133,14 +133,17 @@ def messages_database(broker_url: str) -> str:
     )
 
 
-def declare(connection: Connection, *, nowait: bool = False) -> None:
-    """Bring exchanges, queues and bindings into being; what is there already stays as it is.
-
-    Workers do so on every connect, so that a binding that somebody deleted comes back.
-    """
+def declare(connection: Connection) -> None:
+    """Bring exchanges, queues and bindings into being; what is there already stays as it is."""
     with connection.channel() as channel:
-        for entity in ENTITIES if is_amqp(connection.as_uri()) else LEARNER_MODE_ENTITIES:
-            entity(channel).declare(nowait=nowait)
+        declare_on(channel)
+
+
+def declare_on(channel: StdChannel, *, nowait: bool = False) -> None:
+    """The same over a channel that is open. `nowait` asks for no answer: what the broker refuses closes the channel."""
+    amqp = is_amqp(channel.connection.client.as_uri())
+    for entity in ENTITIES if amqp else LEARNER_MODE_ENTITIES:
+        entity(channel).declare(nowait=nowait)
 
 
 def check(channel: StdChannel) -> None:

@@ -98,7 +98,7 @@ def test_worker_killed_while_it_holds_deliveries_loses_nothing(demo: Demo, datab
             kill([worker["pid"], *worker["children"]])
         let_go()
     everything_is_stored_once(database, viewer_id, ids)
-    assert redeliveries(demo) - before
+    until(lambda: redeliveries(demo) - before, what="a batch to come again")
 
 
 def test_worker_child_killed_in_the_middle_of_a_task_gives_its_message_back(
@@ -113,7 +113,7 @@ def test_worker_child_killed_in_the_middle_of_a_task_gives_its_message_back(
             kill(worker["children"])
         let_go()
     everything_is_stored_once(database, viewer_id, ids)
-    assert redeliveries(demo) - before
+    until(lambda: redeliveries(demo) - before, what="a batch to come again")
     assert [worker["pid"] for worker in demo.status()["workers"]] == parents, "a parent died with its child"
 
 
