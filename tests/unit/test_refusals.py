@@ -58,11 +58,13 @@ class FakeChannel:
     def __init__(self, *, away: bool = False) -> None:
         self.calls: list[str] = []
         self.away = away
+        self.published: dict[str, Any] = {}
 
-    def basic_publish(self, _message: Any, *, routing_key: str, mandatory: bool, **_: Any) -> None:
+    def basic_publish(self, message: Any, *, routing_key: str, mandatory: bool, **_: Any) -> None:
         assert mandatory
         if self.away:
             raise ConnectionResetError
+        self.published = message.properties["application_headers"]
         self.calls.append(f"publish to {routing_key}")
 
     def basic_ack(self, tag: int, **_: Any) -> None:
@@ -240,3 +242,4 @@ def test_what_was_tried_alone_three_times_is_given_up() -> None:
     channel = FakeChannel()
     assert take(cast("Any", channel), *held(channel, **{ALONE_SINCE: "now", "x-delivery-count": 3}))
     assert channel.calls == ["publish to views.dead", "ack 7"]
+    assert channel.published[KIND] == "delivery-limit"
