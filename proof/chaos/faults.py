@@ -78,7 +78,8 @@ def fault(name: str, words: str) -> Callable[[Callable[..., Iterator[None]]], Fa
 
 def describe(planned: Planned) -> str:
     """One line for a person."""
-    return _WORDS[planned.name].format_map(dict(planned.parameters))
+    told = {name: " and ".join(v) if isinstance(v, tuple) else v for name, v in planned.parameters.items()}
+    return _WORDS[planned.name].format_map(told)
 
 
 def happen(scene: Scene, planned: Planned) -> AbstractContextManager[None]:
