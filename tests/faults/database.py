@@ -1,0 +1,73 @@
+"""What can happen to the PostgreSQL of a demo. Each heals at its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from flixtrail.local.supervisor import tree
+from tests.conftest import Demo
+from tests.waiting import until
+
+POSTGRES = "postgres"
+
+
+@contextmanager
+def killed(demo: Demo) -> Iterator[None]:
+    """Dies with -9. The supervisor starts it again, and it recovers."""
+    os.kill(demo.status()["database"]["pid"], signal.SIGKILL)
+    yield
+    until(lambda: answers(demo), 20, what="PostgreSQL to be back")
+
+
+@contextmanager
+def refusing(demo: Demo) -> Iterator[None]:
+    """Shut down: whoever connects is refused."""
+    supervisor = demo.running().supervisor
+    supervisor.stop(POSTGRES)
+    until(lambda: supervisor.status()[POSTGRES].stopped, what="PostgreSQL to stop")
+    try:
+        yield
+    finally:
+        supervisor.start(POSTGRES)
+        until(lambda: answers(demo), 20, what="PostgreSQL to be back")
+
+
+@contextmanager
+def frozen(demo: Demo) -> Iterator[None]:
+    """All of its processes stand still: connections stay open, the kernel takes new ones, and nothing answers."""
+    processes = tree(demo.status()["database"]["pid"])
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
+
+
+@contextmanager
+def read_only(demo: Demo) -> Iterator[None]:
+    """As a standby that a failover has not promoted yet."""
+    everywhere = "ALTER SYSTEM SET default_transaction_read_only = {}"
+    with psycopg.connect(demo.status()["database"]["url"], autocommit=True) as connection:
+        connection.execute(everywhere.format("on"))
+        connection.execute("SELECT pg_reload_conf()")
+        try:
+            yield
+        finally:
+            connection.execute("SET default_transaction_read_only = off")
+            connection.execute(everywhere.format("off"))
+            connection.execute("SELECT pg_reload_conf()")
+
+
+def answers(demo: Demo) -> bool:
+    try:
+        with psycopg.connect(demo.status()["database"]["url"], connect_timeout=2) as connection:
+            return connection.execute("SELECT 1").fetchone() == (1,)
+    except psycopg.Error:
+        return False

@@ -1,0 +1,116 @@
+"""PostgreSQL killed, refusing, frozen, read-only: workers hold their messages, and write them as soon as it is back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from flixtrail.local import services
+from tests.client import Client, a_view
+from tests.conftest import Demo
+from tests.faults import database
+from tests.faults.accepting import accepted, stored_once
+from tests.faults.workers import Management, logged, pids, with_settings
+from tests.waiting import until
+
+pytestmark = pytest.mark.rabbitmq
+
+AWAY = "PostgreSQL is away; holding the message"
+BACK = "PostgreSQL is back"
+GAVE_BACK = "gave back what was held"
+#: Within which PostgreSQL's return must be noticed.
+NOTICED_S = 5
+#: More than there are processes: some are tried again and again, and some are held ahead.
+MESSAGES = 20
+
+Fault = Callable[[Demo], AbstractContextManager[None]]
+
+
+@pytest.fixture
+def demo(rabbitmq_demo: Demo) -> Demo:
+    rabbitmq_demo.settled()
+    return rabbitmq_demo
+
+
+@pytest.fixture
+def viewer_id() -> str:
+    return f"faithful-{uuid4()}"
+
+
+@pytest.fixture
+def client(demo: Demo, viewer_id: str) -> Client:
+    return Client(demo.url, demo.token(viewer_id))
+
+
+def stored(demo: Demo, ids: list[str]) -> bool:
+    with psycopg.connect(demo.status()["database"]["url"], connect_timeout=2) as connection:
+        row = connection.execute("SELECT count(*) FROM view_events WHERE event_id = ANY(%s::uuid[])", [ids]).fetchone()
+    return row == (len(ids),)
+
+
+@pytest.mark.parametrize("fault", [database.killed, database.refusing, database.frozen, database.read_only])
+def test_workers_hold_their_messages_while_postgresql_is_away(
+    demo: Demo, client: Client, viewer_id: str, fault: Fault
+) -> None:
+    redelivered, workers = demo.redelivered(), pids(demo)
+    away, back = logged(demo, AWAY), logged(demo, BACK)
+    with fault(demo):
+        ids = [accepted(client, a_view()) for _ in range(MESSAGES)]
+        # A frozen server answers neither yes nor no: the worker itself has to lose its patience.
+        until(lambda: logged(demo, AWAY) > away, 12, what="a worker to notice")
+    until(lambda: stored(demo, ids), NOTICED_S, what="everything to be written")
+    stored_once(demo, viewer_id, ids)
+    # A line for each process at most, however often it tried and however many messages it had.
+    processes = sum(len(children) for _, children in workers)
+    assert 0 < logged(demo, AWAY) - away <= processes
+    assert logged(demo, BACK) - back == logged(demo, AWAY) - away
+    # Held, not sent round in circles; and nobody died of it.
+    assert demo.redelivered() == redelivered
+    assert pids(demo) == workers
+
+
+@pytest.mark.parametrize("fault", [database.refusing, database.frozen])
+def test_a_worker_that_waits_for_postgresql_stops_when_it_is_told_to(
+    demo: Demo, client: Client, viewer_id: str, fault: Fault
+) -> None:
+    supervisor, name = demo.running().supervisor, f"{services.WORKER}1"
+    log = demo.state / "log" / "supervisord.log"
+    before = len(log.read_text())
+    with fault(demo):
+        ids = [accepted(client, a_view()) for _ in range(MESSAGES)]
+        until(lambda: demo.running().queue().figures().held.get(name), what="the worker to hold something")
+        supervisor.stop(name)
+        until(lambda: supervisor.status()[name].stopped, what="the worker to leave")
+    # By itself. A worker that had not left would have been killed.
+    assert f"stopped: {name} (exit status 0)" in log.read_text()[before:]
+    supervisor.start(name)
+    stored_once(demo, viewer_id, ids)
+
+
+def test_what_was_held_for_too_long_goes_back_until_postgresql_is_there(
+    demo: Demo, client: Client, viewer_id: str
+) -> None:
+    gave_back, redelivered = logged(demo, GAVE_BACK), demo.redelivered()
+    with with_settings(demo, HOLD_S="1"):
+        broker, workers = Management(demo), pids(demo)
+        with database.refusing(demo):
+            ids = [accepted(client, a_view()) for _ in range(MESSAGES)]
+            until(lambda: logged(demo, GAVE_BACK) - gave_back == len(workers), what="each worker to lose patience")
+            until(lambda: not broker.prefetches(), what="nobody to consume")
+            # Nor does a new connection take anything.
+            ready = logged(demo, "Connected to")
+            for connection in broker.ask("/connections"):
+                broker.close(connection["name"])
+            until(lambda: logged(demo, "Connected to") - ready >= len(workers), what="the workers to connect again")
+            until(lambda: demo.running().queue().figures().ready, what="what was held to wait for a worker")
+            assert demo.running().queue().consumers() == 0
+        until(lambda: stored(demo, ids), NOTICED_S, what="everything to be written")
+        until(lambda: len(broker.prefetches()) == len(workers), what="every worker to consume")
+        assert pids(demo) == workers
+        assert logged(demo, GAVE_BACK) - gave_back == len(workers)
+    assert demo.redelivered() > redelivered
+    stored_once(demo, viewer_id, ids)
