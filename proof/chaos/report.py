@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import platform
 import re
-import subprocess
 from collections.abc import Mapping, Sequence
 from html import escape
-from importlib.metadata import version
 from pathlib import Path
 
 from proof.chaos.player import Happened
 from proof.chaos.timeline import LEGEND, Samples, clock, draw, kind
+from proof.chaos.versions import commit, libraries
 
-ROOT = Path(__file__).parent.parent.parent
-#: What a run depends upon, besides RabbitMQ and PostgreSQL.
-LIBRARIES = ("celery", "kombu", "amqp", "flask", "granian", "psycopg", "sqlalchemy")
 #: The figures of the summary that have to be zero.
 ZERO = ("lost", "duplicated")
 NUMBERS = re.compile(r"(\w+)=(\d+)")
@@ -35,9 +30,7 @@ def write(
     `problems`: whatever the run was not passed for. `versions`: of the broker and of the database.
     """
     path.write_text(
-        page(
-            samples, faults, summary, problems=problems, versions={**(versions or {}), **_versions()}, commit=_commit()
-        )
+        page(samples, faults, summary, problems=problems, versions={**(versions or {}), **libraries()}, commit=commit())
     )
 
 
@@ -95,20 +88,6 @@ def _row(fault: Happened) -> str:
 
 def _seconds(lasted_s: float) -> str:
     return "at once" if lasted_s < 0.1 else f"{lasted_s:.1f} s"  # noqa: PLR2004
-
-
-def _versions() -> dict[str, str]:
-    return {"Python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
-
-
-def _commit() -> str:
-    """The commit of the sources, and whether they have been changed since; `unknown` outside a repository."""
-    argv = ["git", "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
-    try:
-        done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
-    except OSError:
-        return "unknown"
-    return done.stdout.strip() or "unknown"
 
 
 STYLE = """

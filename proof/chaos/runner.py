@@ -34,6 +34,7 @@ from proof.chaos.schedule import Planned, one_outage, schedule
 from proof.chaos.screen import Screen
 from proof.chaos.settings import ChaosSettings
 from proof.chaos.stack import ROOT, WEB_PROCESSES, WORKERS, ChaosStack
+from proof.chaos.versions import servers
 from proof.chaos.watching import Question, Redeliveries, Watch
 from streaming_app.auth import Tokens
 from streaming_app.outbox import waiting_in
@@ -50,6 +51,8 @@ LOOK_EVERY_S = 1.0
 LEAST_ACCEPTED_A_MINUTE = 2_000
 #: An operator whose `flixtrail erase` fails, since the database is away just now, tries again.
 ERASE_S = 120
+#: Shown in the report.
+PROBLEMS = 50
 #: A page waits for the history for a second (streaming_app/history_client.py).
 HISTORY_S = 3
 
@@ -71,6 +74,11 @@ class Outcome:
     @property
     def passed(self) -> bool:
         return not self.violations and not self.complaints
+
+    @property
+    def problems(self) -> list[str]:
+        """All that it did not pass for, in words."""
+        return [*(f"{one.kind}: {one.id} {one.text}" for one in self.violations), *self.complaints]
 
     @property
     def last_line(self) -> str:
@@ -185,7 +193,14 @@ class Run:
             self._go_on("empty queues")
             left, violations = self._settle()
         outcome = self._judge(watch, left, violations)
-        report.write(path, watch.samples, outcome.happened, outcome.last_line)
+        report.write(
+            path,
+            watch.samples,
+            outcome.happened,
+            outcome.last_line,
+            problems=outcome.problems[:PROBLEMS],
+            versions=servers(self._stack.broker_url, self._stack.database_url),
+        )
         self._screen.say(f"report: {path}")
         return outcome
 
