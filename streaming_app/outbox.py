@@ -53,7 +53,7 @@ class _Waiting:
 class Outbox:
     """This process's outbox: takes events at any time, gives them back oldest first.
 
-    `open` it after the process has forked. `put` may be called by any thread; `take`, `done` and `adopt` by one.
+    `open` it after the process has forked. `put` may be called by any thread; the rest by one.
     """
 
     def __init__(self, folder: Path, max_bytes: int, *, clock: Callable[[], float] = monotonic) -> None:
@@ -115,7 +115,13 @@ class Outbox:
                 group, self._waiting = self._waiting, []
             if not group:
                 return
-            self._commit(group)
+            try:
+                self._commit(group)
+            except Exception as error:  # whatever it is: the thread goes on, and nobody is told 202
+                log.exception("the outbox failed")
+                for waiting in group:
+                    if not waiting.stored.done():
+                        waiting.stored.set_exception(NotAccepted(f"the outbox failed ({error})"))
 
     def _commit(self, group: Sequence[_Waiting]) -> None:
         try:
@@ -151,23 +157,34 @@ class Outbox:
             if rows:
                 found = [event for _, _, body in rows for event in msgspec.json.decode(body, type=list[ViewEvent])]
                 return Parcel(file, rows[-1][0], found, sum(count for _, count, _ in rows))
+            self._count(file, -file.left)  # somebody has emptied it behind our back
         return None
 
     def done(self, parcel: Parcel) -> None:
         """The broker has confirmed them. Dying before this line sends them again: harmless, their ids are unique."""
         parcel.file.forget(parcel.last_number)
         self._count(parcel.file, -parcel.count)
-        if not parcel.file.left and parcel.file in self._adopted:
-            self._adopted.remove(parcel.file)
-            parcel.file.close(remove=True)
-            log.info("adopted outbox is empty", file=parcel.file.path.name)
+        self._sweep(parcel.file)
         self.usable = True
 
-    def adopt(self) -> None:
-        """From time to time, take over the files of processes that are gone."""
+    def _sweep(self, file: OutboxFile) -> None:
+        try:
+            file.sweep()
+        except sqlite3.Error as error:
+            log.warning("the outbox cannot delete what was sent", reason=str(error))
+            return
+        if not file.left and file in self._adopted:
+            self._adopted.remove(file)
+            file.close(remove=True)
+            log.info("adopted outbox is empty", file=file.path.name)
+
+    def look_after_files(self) -> None:
+        """From time to time, take over the files of processes that are gone, and delete what could not be deleted."""
         if self._clock() < self._look_at:
             return
         self._look_at = self._clock() + LOOK_EVERY_S
+        for file in self._files():
+            self._sweep(file)
         ours = {file.path for file in self._files()} | self._left_alone
         for lock in sorted(self._folder.glob("*.lock")):
             path = lock.with_suffix(".sqlite")

@@ -55,6 +55,7 @@ class OutboxFile:
         # A deletion that a power cut undoes only sends the same ids again.
         self._reader.execute("PRAGMA synchronous = NORMAL")
         self.left = self._reader.execute("SELECT coalesce(sum(events), 0) FROM requests").fetchone()[0]
+        self._safe = self._deleted = 0
 
     @classmethod
     def create(cls, path: Path, max_bytes: int) -> Self:
@@ -95,7 +96,8 @@ class OutboxFile:
     def oldest(self, events: int) -> list[tuple[int, int, bytes]]:
         """(number, how many events, the events) of the first requests: at most so many events, or one request."""
         rows: list[tuple[int, int, bytes]] = []
-        with closing(self._reader.execute("SELECT number, events, body FROM requests ORDER BY number")) as found:
+        query = "SELECT number, events, body FROM requests WHERE number > ? ORDER BY number"
+        with closing(self._reader.execute(query, (self._safe,))) as found:
             for row in found:
                 events -= row[1]
                 if rows and events < 0:
@@ -104,8 +106,14 @@ class OutboxFile:
         return rows
 
     def forget(self, number: int) -> None:
-        """Delete every request up to this number: they are safe elsewhere."""
-        self._reader.execute("DELETE FROM requests WHERE number <= ?", (number,))
+        """Every request up to this number is safe elsewhere: `oldest` gives them no more, and `sweep` deletes them."""
+        self._safe = number
+
+    def sweep(self) -> None:
+        """Delete what is safe elsewhere. A full disk takes no deletion either: then a later sweep does it."""
+        if self._deleted < self._safe:
+            self._reader.execute("DELETE FROM requests WHERE number <= ?", (self._safe,))
+            self._deleted = self._safe
 
     def close(self, *, remove: bool) -> None:
         """Let go of the file: remove it when nothing is left in it, or leave it for another process."""

@@ -158,17 +158,28 @@ class Publisher:
     def _run(self) -> None:
         self._look_after_link()
         while True:
-            batch = self._take()
-            if batch is None:
-                break
-            if batch:
-                self._send(batch)
-            else:
-                self._look_after_link()
-            # After every message of fresh events one of old ones: neither starves the other.
-            self._outbox.adopt()
-            self._drain()
+            try:
+                if not self._turn():
+                    break
+            except Exception:  # whatever it is: without this thread nothing would leave this process any more
+                log.exception("the publisher failed, and goes on")
+                self._link.discard()
+                self._drain_at = self._clock() + RETRY_S
         self._link.discard()
+
+    def _turn(self) -> bool:
+        """Send the next message, and one from the outbox. False: it is time to end."""
+        batch = self._take()
+        if batch is None:
+            return False
+        if batch:
+            self._send(batch)
+        else:
+            self._look_after_link()
+        # After every message of fresh events one of old ones: neither starves the other.
+        self._outbox.look_after_files()
+        self._drain()
+        return True
 
     def _take(self) -> list[_Waiting] | None:
         """The next batch, at most BATCH_EVENTS or one request; [] when nothing came; None when it is time to end."""

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -187,11 +188,11 @@ def test_the_file_of_a_process_that_was_killed_is_adopted_and_older_than_ours(
     process.wait()
     ours = an_event()
     store(outbox, [ours])
-    outbox.adopt()
+    outbox.look_after_files()
     assert outbox.events == 4
     assert ids(emptied(outbox)) == [*theirs, str(ours.event_id)]
     clock.now_s += LOOK_EVERY_S
-    outbox.adopt()
+    outbox.look_after_files()
     assert len(list(tmp_path.glob("*.lock"))) == 1, "the adopted file was not removed"
 
 
@@ -199,17 +200,17 @@ def test_the_file_of_a_process_that_lives_is_left_alone_even_when_it_is_stopped(
     outbox: Outbox, clock: Clock, owner: tuple[subprocess.Popen[str], list[str]]
 ) -> None:
     process, theirs = owner
-    outbox.adopt()
+    outbox.look_after_files()
     process.send_signal(signal.SIGSTOP)
     clock.now_s += LOOK_EVERY_S
-    outbox.adopt()
+    outbox.look_after_files()
     assert outbox.events == 0
     process.send_signal(signal.SIGKILL)
     process.wait()
-    outbox.adopt()
+    outbox.look_after_files()
     assert outbox.events == 0, "it looked again too early"
     clock.now_s += LOOK_EVERY_S
-    outbox.adopt()
+    outbox.look_after_files()
     assert ids(emptied(outbox)) == theirs
 
 
@@ -221,7 +222,7 @@ def test_one_of_many_adopts(tmp_path: Path, owner: tuple[subprocess.Popen[str], 
     for box in boxes:
         box.open()
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(Outbox.adopt, boxes))
+        list(pool.map(Outbox.look_after_files, boxes))
     assert sorted(box.events for box in boxes) == [0] * 7 + [3]
     assert [event_id for box in boxes for event_id in ids(emptied(box))] == theirs
     for box in boxes:
@@ -231,7 +232,7 @@ def test_one_of_many_adopts(tmp_path: Path, owner: tuple[subprocess.Popen[str], 
 
 def test_a_lock_without_a_file_is_cleared_away(outbox: Outbox, tmp_path: Path) -> None:
     (tmp_path / "0190.lock").touch()  # killed between the two
-    outbox.adopt()
+    outbox.look_after_files()
     assert not list(tmp_path.iterdir())
 
 
@@ -245,7 +246,7 @@ def test_a_broken_file_and_one_of_another_version_are_left_for_somebody_to_look_
         connection.executescript("CREATE TABLE requests (other); PRAGMA user_version = 99")
     connection.close()
     for _ in range(3):
-        outbox.adopt()
+        outbox.look_after_files()
         clock.now_s += LOOK_EVERY_S
     assert outbox.events == 0
     assert {path.name for path in tmp_path.iterdir()} >= {"1.lock", "1.sqlite", "2.lock", "2.sqlite"}
@@ -261,6 +262,23 @@ def test_a_deletion_that_is_lost_with_the_process_sends_the_same_ids_again(tmp_p
     assert first.take(500)  # sent, and never marked as done
     first.close()
     second.open()
-    second.adopt()
+    second.look_after_files()
     assert ids(emptied(second)) == ids([event])
     second.close()
+
+
+def test_a_disk_that_takes_no_deletions_gives_nothing_twice_and_is_cleared_later(
+    outbox: Outbox, clock: Clock, tmp_path: Path
+) -> None:
+    events = [an_event() for _ in range(3)]
+    for event in events:
+        store(outbox, [event])
+    with closing(sqlite3.connect(next(tmp_path.glob("*.sqlite")))) as other:
+        other.executescript("CREATE TRIGGER full BEFORE DELETE ON requests BEGIN SELECT raise(FAIL, 'disk'); END")
+        assert emptied(outbox, at_a_time=1) == events
+        assert waiting_in(tmp_path) == len(events)
+        other.execute("DROP TRIGGER full")
+        other.commit()
+    clock.now_s += LOOK_EVERY_S
+    outbox.look_after_files()
+    assert waiting_in(tmp_path) == 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic
@@ -13,6 +13,7 @@ from streaming_app.outbox import Outbox
 from streaming_app.publisher import BATCH_EVENTS, DEADLINE_S, WAITING_EVENTS, Publisher
 from tests.fakes import RecordingLink, an_event, fill, ids
 from tests.waiting import until
+from view_events.event import ViewEvent
 
 Start = Callable[[RecordingLink], Publisher]
 
@@ -210,6 +211,26 @@ def test_an_outbox_that_is_full_refuses(tmp_path: Path) -> None:
     full.publish([an_event()])
     until(lambda: len(set(ids(link.events))) == accepted + 1, what="everything accepted to be sent")
     full.stop()
+
+
+class BuggyLink(RecordingLink):
+    """Raises what no link should, once."""
+
+    def send(self, events: Sequence[ViewEvent]) -> None:
+        bug, self.bug = self.bug, False
+        if bug:
+            raise ZeroDivisionError
+        super().send(events)
+
+    bug = True
+
+
+def test_whatever_goes_wrong_in_the_thread_it_goes_on_and_nothing_is_lost(start: Start, outbox: Outbox) -> None:
+    link = BuggyLink()
+    event = an_event()
+    start(link).publish([event])
+    until(lambda: not outbox.events, what="the outbox to be empty")
+    assert ids(link.events) == ids([event])
 
 
 def test_stopping_sends_what_waits(outbox: Outbox) -> None:
