@@ -9,7 +9,7 @@ from pathlib import Path
 
 from proof.chaos.player import Happened
 from proof.chaos.timeline import LEGEND, Samples, clock, draw, kind
-from proof.chaos.versions import commit, libraries
+from proof.chaos.versions import libraries
 
 #: The figures of the summary that have to be zero.
 ZERO = ("lost", "duplicated")
@@ -23,14 +23,16 @@ def write(
     summary: str,
     *,
     problems: Sequence[str] = (),
+    commit: str = "unknown",
     versions: Mapping[str, str] | None = None,
 ) -> None:
     """The report of a run with these samples (watching.Watch) and faults, to this path.
 
-    `problems`: whatever the run was not passed for. `versions`: of the broker and of the database.
+    `problems`: whatever the run was not passed for. `commit`: of the sources when it began. `versions`: of the broker
+    and of the database.
     """
     path.write_text(
-        page(samples, faults, summary, problems=problems, versions={**(versions or {}), **libraries()}, commit=commit())
+        page(samples, faults, summary, problems=problems, versions={**(versions or {}), **libraries()}, commit=commit)
     )
 
 

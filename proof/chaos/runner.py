@@ -34,7 +34,7 @@ from proof.chaos.schedule import Planned, one_outage, schedule
 from proof.chaos.screen import Screen
 from proof.chaos.settings import ChaosSettings
 from proof.chaos.stack import ROOT, WEB_PROCESSES, WORKERS, ChaosStack
-from proof.chaos.versions import servers
+from proof.chaos.versions import commit, servers
 from proof.chaos.watching import Question, Redeliveries, Watch
 from streaming_app.auth import Tokens
 from streaming_app.outbox import waiting_in
@@ -176,6 +176,7 @@ class Run:
         scene = Scene(lambda: Supervisor(self._state), stack.broker, proxy, self._load, self._erase)
         self._player = Player(scene, self._plan(), screen.fault, stopped)
         self._waits_for = "views flow"
+        self._commit = commit()
         self._dead: list[Message] = []
 
     def _plan(self) -> list[Planned]:
@@ -199,6 +200,7 @@ class Run:
             outcome.happened,
             outcome.last_line,
             problems=outcome.problems[:PROBLEMS],
+            commit=self._commit,
             versions=servers(self._stack.broker_url, self._stack.database_url),
         )
         self._screen.say(f"report: {path}")

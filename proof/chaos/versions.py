@@ -27,7 +27,8 @@ def libraries() -> dict[str, str]:
 
 def commit() -> str:
     """The commit of the sources, with `-dirty` where they were changed since; `unknown` outside a repository."""
-    argv = ["git", "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
+    # Without its locks: somebody may be committing just now.
+    argv = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
     try:
         done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
     except OSError:
