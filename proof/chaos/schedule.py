@@ -167,8 +167,8 @@ def _guests_between(rng: random.Random, first_s: float, last_s: float) -> Iterat
     yield planned("clock", 0.2, seconds=rng.choice([-SKEW_S, SKEW_S]))
     yield planned("duplicates", 0.2)
     yield planned("poison", 0, count=rng.randrange(2, 6))
-    # Early: a killer is only known for one after it has killed many times.
-    half_s = first_s + (last_s - first_s) / 2
+    # Early: it is known for what it is after it has killed twenty times, and each time a worker has to start again.
+    early_s = first_s + (last_s - first_s) / 4
     kind = rng.choice(["child", "parent"])
-    yield Planned(round(rng.uniform(first_s, half_s), 1), 0, "killers", {"count": 1, "kind": kind})
+    yield Planned(round(rng.uniform(first_s, early_s), 1), 0, "killers", {"count": 1, "kind": kind})
     yield planned("erase", 0)
