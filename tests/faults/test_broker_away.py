@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import ExitStack
 from time import monotonic
 from uuid import uuid4
 
@@ -100,12 +101,15 @@ def test_the_outbox_of_a_web_process_that_is_killed_is_adopted(demo: Demo, clien
 def test_a_message_that_no_queue_takes_waits_in_the_outbox(demo: Demo, client: Client, viewer_id: str) -> None:
     with Connection(demo.status()["broker"]["url"]) as connection:
         history = topology.HISTORY(connection.channel())
-        # A worker that connects just now would bring the binding back.
-        workers = len(demo.status()["workers"])
-        until(lambda: history.queue_declare(passive=True).consumer_count == workers, 30, what="every worker to consume")
-        history.unbind_from(topology.VIEWS, routing_key=history.routing_key)
-        before = returned(client)
-        ids = [accepted(client, a_view())]
-        assert returned(client) > before
+        # The workers would bring the binding back.
+        workers = [worker["pid"] for worker in demo.status()["workers"]]
+        until(lambda: history.queue_declare(passive=True).consumer_count == len(workers), 30, what="workers to consume")
+        with ExitStack() as all_workers:
+            for pid in workers:
+                all_workers.enter_context(frozen(pid))
+            history.unbind_from(topology.VIEWS, routing_key=history.routing_key)
+            before = returned(client)
+            ids = [accepted(client, a_view())]
+            assert returned(client) > before
         topology.declare(connection)
     stored_once(demo, viewer_id, ids)

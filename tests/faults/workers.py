@@ -37,12 +37,17 @@ class Management:
 
     def prefetches(self) -> list[int]:
         """How many messages each consumer of the work queue may hold."""
-        return [one["prefetch_count"] for one in self.ask("/consumers") if one["queue"]["name"] == HISTORY.name]
+        return [one["prefetch_count"] for one in self._consumers()]
 
     def consuming_connections(self) -> list[str]:
         """The connections over which workers take messages."""
-        consumers = [one for one in self.ask("/consumers") if one["queue"]["name"] == HISTORY.name]
-        return [one["channel_details"]["connection_name"] for one in consumers]
+        return [one["channel_details"]["connection_name"] for one in self._consumers()]
+
+    def _consumers(self) -> list[dict[str, Any]]:
+        # Of a queue that was deleted and made anew it also lists the consumers of old, with no channel.
+        return [
+            one for one in self.ask("/consumers") if one["queue"]["name"] == HISTORY.name and one["channel_details"]
+        ]
 
     def close(self, connection: str) -> None:
         """Close a connection, as an administrator does."""

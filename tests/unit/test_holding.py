@@ -1,0 +1,83 @@
+"""Holding a message: try again while PostgreSQL is away, say so once, and stop when the worker is told to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from time import monotonic
+
+import psycopg
+import pytest
+from celery.exceptions import Reject
+from sqlalchemy.exc import IntegrityError, OperationalError
+from structlog.testing import capture_logs
+
+from history_worker import holding, stopping
+from history_worker.holding import Sight, hold, hurry
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A process that has seen nothing yet, of a worker that nobody has asked to stop."""
+    monkeypatch.setattr(holding, "SIGHT", Sight())
+    yield
+    stopping._asked_at.value = 0.0  # noqa: SLF001 (nobody else takes a stop back)
+
+
+def outage() -> OperationalError:
+    return OperationalError("INSERT", {}, psycopg.OperationalError("connection refused\nIs the server running?"))
+
+
+def away(times: int) -> Callable[[], int]:
+    """Writes one row, after it has failed so often."""
+    left = iter(range(times))
+
+    def write() -> int:
+        if next(left, None) is not None:
+            raise outage()
+        return 1
+
+    return write
+
+
+def test_it_tries_until_postgresql_is_back_and_logs_each_change_once() -> None:
+    with capture_logs() as logs:
+        assert [hold(away(times)) for times in (3, 0, 2)] == [1, 1, 1]
+    assert [line["event"] for line in logs] == [
+        "PostgreSQL is away; holding the message",
+        "PostgreSQL is back",
+    ] * 2
+    assert logs[0]["reason"] == "(psycopg.OperationalError) connection refused"
+
+
+def test_what_is_no_outage_is_raised_at_once_and_shows_that_postgresql_is_back() -> None:
+    errors = [outage(), IntegrityError("INSERT", {}, psycopg.errors.NotNullViolation("no"))]
+
+    def write() -> int:
+        raise errors.pop(0)
+
+    with capture_logs() as logs, pytest.raises(IntegrityError):
+        hold(write)
+    assert [line["event"] for line in logs][1:] == ["PostgreSQL is back"]
+
+
+def test_a_worker_that_stops_gives_the_message_back_at_once() -> None:
+    stopping.ask()
+    started = monotonic()
+    with pytest.raises(Reject) as given_back:
+        hold(away(1_000_000))
+    assert given_back.value.requeue
+    assert monotonic() - started < 1
+
+
+def test_a_worker_that_stops_still_writes_what_postgresql_takes() -> None:
+    stopping.ask()
+    assert hold(away(0)) == 1
+
+
+def test_a_statement_is_given_up_when_both_it_and_the_stop_have_waited() -> None:
+    assert not hurry(60)
+    stopping.ask()
+    assert not hurry(60)  # asked just now
+    stopping._asked_at.value -= 10  # noqa: SLF001
+    assert not hurry(0.5)  # begun just now
+    assert hurry(1.5)
