@@ -23,6 +23,7 @@ from uuid import uuid4
 import psutil
 import psycopg
 import urllib3
+from amqp.exceptions import NotFound
 from celery import Celery
 from kombu import Connection
 from kombu.message import Message
@@ -84,10 +85,10 @@ class Places:
         self.broker: dict[str, str] = document["broker"]
         self.database_url: str = document["database"]["url"]
         self.folder = folder
-        self.proxy = ProxyProcess()
         self._numbers = count()
         self.create_database(TEMPLATE, "template0")
         upgrade(self.database(TEMPLATE))
+        self.proxy = ProxyProcess()
 
     def play(self, *scenarios: Scenario) -> list[Outcome]:
         """Play these scenarios side by side, each in a place of its own, and check what came of each."""
@@ -263,7 +264,7 @@ class Place:
 
     @contextmanager
     def held_back(self) -> Iterator[None]:
-        """Who writes waits, as for an erase; one does so already where this is asked for: `until_one_waits`."""
+        """Who writes waits, as for an erase that is under way."""
         with psycopg.connect(self._psycopg_url) as connection:
             connection.execute(f"SELECT pg_advisory_xact_lock({ERASURE_LOCK})")
             yield
@@ -304,9 +305,18 @@ class Place:
     def dead_letters(self) -> list[Message]:
         return self._queues.dead_letters()
 
+    def waiting(self) -> int:
+        """Messages in the queue that nobody holds."""
+        with self.channel() as channel:
+            return int(topology.HISTORY(channel).queue_declare(passive=True).message_count)
+
     def consumers(self) -> int:
-        """Workers that take messages. What one held that is gone waits again by then."""
-        return self._queues.consumers()
+        """Workers that take messages. One that is gone is counted until what it held waits again."""
+        with self.channel() as channel:
+            try:
+                return int(topology.HISTORY(channel).queue_declare(passive=True).consumer_count)
+            except NotFound:
+                return 0  # no worker has declared it yet
 
     @contextmanager
     def channel(self) -> Iterator[StdChannel]:
