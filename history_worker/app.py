@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import celeryd_after_setup, setup_logging
 
 from history_worker.settings import WorkerSettings
@@ -30,6 +32,8 @@ def _logs(**_: Any) -> None:
     # Celery's own two lines a task say less than our one.
     for name in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Said at each lost connection: a default will change that celeryconfig.py sets.
+    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning, module="celery.worker.consumer")
 
 
 @celeryd_after_setup.connect  # type: ignore[untyped-decorator]
