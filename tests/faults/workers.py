@@ -14,6 +14,7 @@ from flixtrail.commands.workers import addresses
 from flixtrail.local import services
 from flixtrail.local.supervisor import tree
 from tests.conftest import Demo
+from tests.demo import ROOT
 from tests.waiting import until
 from view_events.topology import HISTORY
 
@@ -79,7 +80,7 @@ def _start_again(demo: Demo, environment: dict[str, str]) -> None:
     before = running.workers()
     for worker in before:
         part = services.worker(worker.name, addresses(running))
-        running.supervisor.add(replace(part, environment={**part.environment, **environment}))
+        running.supervisor.add(replace(part, environment={**part.environment, "PYTHONPATH": str(ROOT), **environment}))
         for process in tree(worker.pid):
             try:
                 process.kill()
