@@ -25,7 +25,7 @@ from view_events.settings import SettingsError, read
 #: that lets them pass, and tries again.
 LOCK_TIMEOUT_MS = 1_000
 STEP_BACK_S = (0.2, 1.0)
-#: Longer than a writer can be stuck: each of its two statements may take 15 s, and the pause between them as long.
+#: Longer than a writer can be stuck: each of its two statements may take 8 s, and the pause between them 15 s.
 PATIENCE_S = 60
 
 #: What the streaming app takes for a viewer: 1-128 characters, no control characters, nothing that UTF-8 cannot carry.
