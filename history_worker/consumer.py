@@ -7,6 +7,7 @@ from time import monotonic, sleep
 from typing import Any
 
 import structlog
+from amqp.exceptions import PreconditionFailed
 from celery import bootsteps
 from celery.worker import consumer
 from celery.worker.consumer.connection import Connection
@@ -42,7 +43,12 @@ class Topology(bootsteps.StartStopStep):  # type: ignore[misc]
         self._timer: Any = None
 
     def start(self, consumer: Any) -> None:
-        topology.declare(consumer.connection)
+        try:
+            topology.declare(consumer.connection)
+        except PreconditionFailed as error:
+            # Celery connects again and again, for somebody has to change the broker first: CHANGELOG.md says how.
+            log.error("the broker has a queue or exchange of that name and another shape", reason=str(error))  # noqa: TRY400
+            raise
         if topology.is_amqp(consumer.app.conf.broker_url) and consumer.hub:
             # Nobody waits for the answers: a broker that is frozen must not stop the worker's heartbeats. What is
             # refused closes this channel, and Celery connects anew.
