@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from flixtrail.local import installed
@@ -14,6 +15,10 @@ from streaming_app.samples import samples
 from tests.demo import Demo
 
 __all__ = ["Demo"]
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("flixtrail", deadline=None)
+hypothesis.settings.load_profile("flixtrail")
 
 StartDemo = Callable[..., Demo]
 
