@@ -10,8 +10,10 @@ stays there.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from time import monotonic
 from typing import Any
+from weakref import ref
 
 import structlog
 from celery import bootsteps, current_app, states
@@ -43,21 +45,36 @@ class Alone(bootsteps.StartStopStep):  # type: ignore[misc]
     def __init__(self, _consumer: Any, **_: Any) -> None:
         self._timer: Any = None
         self._look: Any = None
+        #: What waits for a free process. Only the semaphore holds it: whoever clears that makes room for the next.
+        self._asked: Any = lambda: None
 
     def start(self, consumer: Any) -> None:
         self._look = None  # what was under way when the connection was lost may never be answered
         if topology.is_amqp(consumer.app.conf.broker_url) and consumer.hub:
-            self._timer = consumer.timer.call_repeatedly(LOOK_EVERY_S, self.look, (consumer.pool,))
+            semaphore = consumer.controller.semaphore if consumer.pool.uses_semaphore else None
+            self._timer = consumer.timer.call_repeatedly(LOOK_EVERY_S, self.look, (consumer.pool, semaphore))
 
     def stop(self, consumer: Any) -> None:
         if self._timer is not None:
             consumer.timer.cancel(self._timer)
             self._timer = None
 
-    def look(self, pool: Any) -> None:
-        """Ask for a look, unless the last one still waits for a free process or holds its message."""
-        if self._look is None or self._look.ready():
-            self._look = pool.apply_async(look)
+    def look(self, pool: Any, semaphore: Any) -> None:
+        """Ask for a look, unless the last one still waits for a free process or holds its message.
+
+        It takes a slot of the pool's semaphore, as a task does: the pool gives one back at the end of whatever it ran.
+        """
+        if self._asked() is not None or (self._look is not None and not self._look.ready()):
+            return
+        start = partial(self._start, pool)
+        if semaphore is None:
+            start()
+        else:
+            self._asked = ref(start)
+            semaphore.acquire(start)
+
+    def _start(self, pool: Any) -> None:
+        self._look = pool.apply_async(look)
 
 
 class Link:
