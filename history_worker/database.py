@@ -36,10 +36,12 @@ OUTAGE_STATES = ("08", "25006", "25P03", "40", "53", "55P03", "57", "58", "XX")
 class ImpatientConnection(psycopg.Connection[Any]):
     """A connection that does not wait for a server that has stopped answering.
 
-    psycopg's waiting looks up ten times a second. Past ANSWER_S, or when `hurry` says so, the connection is closed and
-    psycopg.OperationalError raised, as when the server had closed it.
+    psycopg's waiting looks up ten times a second. Past `answer_s`, or when `hurry` says so, the connection is closed
+    and psycopg.OperationalError raised, as when the server had closed it.
     """
 
+    #: None: it waits as long as the server's host is there.
+    answer_s: float | None = ANSWER_S
     #: Asked with the seconds that an answer has been waited for.
     hurry: Callable[[float], bool] = staticmethod(lambda _waited_s: False)
 
@@ -54,7 +56,8 @@ class ImpatientConnection(psycopg.Connection[Any]):
             while True:
                 ready = yield wanted
                 waited_s = monotonic() - began
-                if ready == Ready.NONE and (waited_s > ANSWER_S or self.hurry(waited_s)):
+                too_long = self.answer_s is not None and waited_s > self.answer_s
+                if ready == Ready.NONE and (too_long or self.hurry(waited_s)):
                     self.pgconn.finish()
                     raise psycopg.OperationalError(f"no answer within {waited_s:.1f} s")
                 wanted = gen.send(ready)
@@ -62,10 +65,17 @@ class ImpatientConnection(psycopg.Connection[Any]):
             return done.value
 
 
-def connect(url: str, *, pool_size: int, hurry: Callable[[float], bool] | None = None) -> Engine:
+def connect(
+    url: str,
+    *,
+    pool_size: int,
+    answer_s: float | None = ANSWER_S,
+    hurry: Callable[[float], bool] | None = None,
+) -> Engine:
     """An engine whose connections notice a database that went away and one that hangs. Opens none yet.
 
-    Make it after the process has forked. `hurry`: see ImpatientConnection.
+    Make it after the process has forked. `answer_s` and `hurry`: see ImpatientConnection. With None for `answer_s` a
+    host that went away is still noticed (keepalives), a server that hangs is not.
     """
     engine = create_engine(
         url,
@@ -86,6 +96,7 @@ def connect(url: str, *, pool_size: int, hurry: Callable[[float], bool] | None =
     @event.listens_for(engine, "do_connect")
     def _connect(_dialect: Any, _record: Any, args: Any, options: Any) -> ImpatientConnection:
         connection = ImpatientConnection.connect(*args, **options)
+        connection.answer_s = answer_s
         if hurry is not None:
             connection.hurry = hurry
         return connection

@@ -28,6 +28,11 @@ STEP_BACK_S = (0.2, 1.0)
 #: Longer than a writer can be stuck: each of its two statements may take 8 s, and the pause between them 15 s.
 PATIENCE_S = 60
 
+#: How often the server looks whether who erases is still there: it would otherwise finish for nobody, with the lock.
+CHECK_CLIENT_MS = 1_000
+#: How far the clocks of streaming hosts may run ahead.
+MAX_MARGIN_S = 86_400
+
 #: What the streaming app takes for a viewer: 1-128 characters, no control characters, nothing that UTF-8 cannot carry.
 VIEWER = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,128}")
 
@@ -48,6 +53,17 @@ class Erased:
 #: Nobody writes while this is held: every transaction that writes views holds the same lock, shared. So all that was
 #: written before is seen here and deleted, and all that is written later sees the tombstone. It goes with the commit.
 _LOCK = text(f"SELECT pg_advisory_xact_lock({ERASURE_LOCK})")
+
+#: Servers before PostgreSQL 14 do not know it, and on some systems none can do it.
+_CHECK_CLIENT = text(f"""
+DO $$
+BEGIN
+    SET LOCAL client_connection_check_interval = {CHECK_CLIENT_MS};
+EXCEPTION WHEN undefined_object OR invalid_parameter_value THEN
+    NULL;
+END
+$$
+""")
 
 #: A statement of its own, so that what it sees is younger than the lock. `clock_timestamp()` is the time at which it
 #: runs; `now()` were that of the transaction's begin, before it waited. A tombstone never moves back, as clocks may.
@@ -71,6 +87,11 @@ SELECT (SELECT count(*) FROM events) AS events,
        (SELECT count(*) FROM derived) AS playbacks,
        (SELECT erased_at FROM tombstone) AS at
 """)
+
+
+def connect_patiently(url: str) -> Engine:
+    """An engine for `erase`: it waits for the answer. In a large history that comes later than a worker may wait."""
+    return connect(url, pool_size=1, answer_s=None)
 
 
 def erase(engine: Engine, viewer_id: str, *, margin: timedelta = timedelta(0)) -> Erased:
@@ -106,23 +127,28 @@ def _erase(engine: Engine, viewer_id: str, margin: timedelta) -> Erased:
     with engine.begin() as transaction:
         # `view_events` has no index by viewer: in a large history this takes longer than a statement of a worker may.
         transaction.execute(text(f"SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}"))
+        transaction.execute(_CHECK_CLIENT)
         transaction.execute(_LOCK)
         return Erased(**transaction.execute(_ERASE, {"viewer_id": viewer_id, "margin": margin}).mappings().one())
 
 
 def main() -> None:
-    """Exit status 1: the database is away; 2: the viewer or a setting is wrong."""
+    """Exit status 1: the database is away; 2: the viewer, the margin or a setting is wrong."""
     parser = argparse.ArgumentParser(prog="python -m history_worker.erasure", description="Erase a viewer for good.")
     parser.add_argument("viewer", metavar="VIEWER")
     parser.add_argument("--margin", metavar="SECONDS", type=float, default=0.0, help="how far hosts' clocks run ahead")
     arguments = parser.parse_args()
+    if not 0 <= arguments.margin <= MAX_MARGIN_S:
+        parser.error(f"--margin: {arguments.margin:g} is not between 0 and {MAX_MARGIN_S}")
     try:
-        engine = connect(read(DatabaseSettings).database_url, pool_size=1)
+        engine = connect_patiently(read(DatabaseSettings).database_url)
         erased = erase(engine, arguments.viewer, margin=timedelta(seconds=arguments.margin))
     except (BadViewer, SettingsError) as error:
         parser.error(str(error))
     except DBAPIError as error:
-        sys.exit(f"nothing was erased: {error.orig}")
+        # Not "nothing was erased": the connection may have gone away during the commit.
+        reason = str(error.orig).splitlines()[0]
+        sys.exit(f"{arguments.viewer} may not be erased: {reason}. Run it again; erasing twice is harmless.")
     sys.stdout.write(f"erased {arguments.viewer}: {erased.events} views of {erased.playbacks} playbacks\n")
 
 

@@ -35,14 +35,13 @@ def command(viewer: str, margin: float, database_url: str | None, state: Path, *
     """
     from sqlalchemy.exc import DBAPIError
 
-    from history_worker.database import connect
-    from history_worker.erasure import BadViewer, check, erase
+    from history_worker.erasure import BadViewer, check, connect_patiently, erase
 
     try:
         check(viewer)
     except BadViewer as error:
         raise WrongSetting(f"VIEWER: {error}") from None
-    engine = connect(address(database_url, state), pool_size=1)
+    engine = connect_patiently(address(database_url, state))
     if not yes and sys.stdin.isatty():
         click.confirm(f"Erase all that {viewer} has watched? It cannot be brought back.", abort=True, err=True)
     try:

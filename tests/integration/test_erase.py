@@ -101,15 +101,15 @@ def a_writer_that_has_looked(
 
 @contextmanager
 def an_erase_in_the_middle(
-    engine: Engine, pool: ThreadPoolExecutor, viewer_id: str = "alice"
+    engine: Engine, pool: ThreadPoolExecutor, viewer_id: str = "alice", *, erasing: Engine | None = None
 ) -> Iterator[tuple[Future[Erased], Callable[[], None]]]:
     """It has its lock and waits for a row of the viewer until the yielded function is called."""
     write(engine, [an_event(viewer_id=viewer_id)])
     with engine.connect() as blocker:
         blocker.execute(text("SELECT FROM view_events WHERE viewer_id = :id FOR UPDATE"), {"id": viewer_id})
-        erasing = pool.submit(erase, engine, viewer_id)
+        future = pool.submit(erase, erasing or engine, viewer_id)
         until(lambda: waiting(engine, "transactionid"), what="the erase to be in the middle")
-        yield erasing, blocker.rollback
+        yield future, blocker.rollback
 
 
 # -- what it does ------------------------------------------------------------------------------------------------------
@@ -308,6 +308,41 @@ def test_an_erase_may_take_longer_than_a_statement_of_a_worker(
     hasty.dispose()
 
 
+@pytest.mark.usefixtures("patient")
+def test_an_erase_may_take_longer_than_a_worker_waits_for_an_answer(
+    url: str, engine: Engine, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that it closed would not stop the server, which goes on with the lock and then rolls it all back."""
+    monkeypatch.setitem(database.connect.__kwdefaults__, "answer_s", 0.2)
+    patient = erasure.connect_patiently(url)
+    long = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid' AND now() - query_start > '0.6 s'"
+    with an_erase_in_the_middle(engine, pool, erasing=patient) as (erasing, let_go):
+        until(lambda: erasing.done() or count(engine, long), what="the erase to take long")
+        let_go()
+    assert erasing.result().events == 1
+    patient.dispose()
+
+
+def test_an_erase_whose_program_was_killed_gives_the_lock_back(engine: Engine) -> None:
+    """Although its statement has not come to its end."""
+    erasing = (
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted"
+        f" AND objid = {writer.ERASURE_LOCK}"
+    )
+    write(engine, batch(1))
+    program = "from history_worker import erasure; erasure.LOCK_TIMEOUT_MS = 600_000; erasure.main()"
+    with engine.connect() as blocker:
+        blocker.execute(text("SELECT FROM view_events WHERE viewer_id = 'alice' FOR UPDATE"))
+        url = engine.url.render_as_string(hide_password=False)
+        command = [sys.executable, "-c", program, "alice"]
+        with subprocess.Popen(command, env=environment(DATABASE_URL=url)) as process:
+            until(lambda: waiting(engine, "transactionid"), what="the erase to be in the middle")
+            assert count(engine, erasing) == 1
+            process.kill()
+        until(lambda: not count(engine, erasing), what="the lock to be free")
+    assert stored(engine) == 2
+
+
 def test_writers_pass_while_an_erase_waits_for_one_that_is_stuck(engine: Engine, pool: ThreadPoolExecutor) -> None:
     with a_writer_that_has_looked(engine, pool, batch(1)) as (stuck, let_go):
         erasing = pool.submit(erase, engine, "alice")
@@ -434,4 +469,7 @@ def test_it_can_be_done_where_only_the_services_are(url: str, engine: Engine) ->
     wrong = run("", DATABASE_URL=url)
     assert (wrong.returncode, "is no viewer" in wrong.stderr) == (2, True)
     away = run("alice", DATABASE_URL="postgresql://nobody@127.0.0.1:1/x")
-    assert (away.returncode, "nothing was erased" in away.stderr) == (1, True)
+    assert (away.returncode, "alice may not be erased: " in away.stderr) == (1, True)
+    for margin in ("-1", "nan", "86401"):
+        wrong = run("alice", "--margin", margin, DATABASE_URL=url)
+        assert (wrong.returncode, "is not between 0 and 86400" in wrong.stderr) == (2, True)
