@@ -26,7 +26,7 @@ def create_app(settings: StreamingSettings) -> Flask:
     celery = Celery("streaming_app", set_as_current=False)
     celery.config_from_object("celeryconfig")
     tokens = Tokens(settings.secret_key)
-    outbox = Outbox(settings.outbox, settings.outbox_bytes // settings.web_processes)
+    outbox = Outbox(settings.outbox, settings.outbox_bytes)
     publisher = Publisher(BrokerLink(celery), outbox)
     app = Flask(__name__)
     app.extensions["flixtrail"] = Services(

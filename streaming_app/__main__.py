@@ -77,7 +77,10 @@ def main() -> None:
     from streaming_app.rsgi import App
 
     # An RSGI application need not be callable, though granian's annotation says so.
-    server(settings, address).serve(target_loader=lambda: App(settings), wrap_loader=False)  # type: ignore[arg-type, return-value]
+    try:
+        server(settings, address).serve(target_loader=lambda: App(settings), wrap_loader=False)  # type: ignore[arg-type, return-value]
+    finally:
+        metrics_files.remove()
 
 
 def server(settings: StreamingSettings, address: str) -> MPServer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -10,12 +11,29 @@ from pathlib import Path
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 
 
+#: A file system in memory, on Linux everywhere. prometheus-client writes through a memory map: on a disk that is full,
+#: the first touch of a new file ends the process (SIGBUS), and no process could start any more.
+IN_MEMORY = Path("/dev/shm")  # noqa: S108 (the folder's name is ours, and only we may enter it)
+
+
 def start_empty(cache: Path) -> None:
     """An empty folder, and the variable that names it. Counters begin anew, as they do with every start."""
-    folder = cache.resolve() / "metrics"
+    folder = folder_for(cache)
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir(mode=0o700, parents=True)
     os.environ[VARIABLE] = str(folder)
+
+
+def remove() -> None:
+    """Leave nothing in memory."""
+    shutil.rmtree(os.environ.get(VARIABLE, ""), ignore_errors=True)
+
+
+def folder_for(cache: Path) -> Path:
+    """One a cache folder, and so one a running app."""
+    if os.access(IN_MEMORY, os.W_OK | os.X_OK):
+        return IN_MEMORY / f"flixtrail-metrics-{hashlib.sha256(str(cache.resolve()).encode()).hexdigest()[:16]}"
+    return cache.resolve() / "metrics"
 
 
 def forget_dead_processes() -> None:

@@ -10,7 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -27,8 +27,10 @@ log = structlog.get_logger(__name__)
 
 #: How often to look for files whose owner is gone.
 LOOK_EVERY_S = 2
-#: Requests that may wait for a commit. The disk takes hundreds in one; more than this means that it takes none.
-WAITING_REQUESTS = 10_000
+#: Events that may wait for a commit. The disk takes thousands in one; more than this means that it takes none.
+WAITING_EVENTS = 50_000
+#: How often to look how much room the files of other processes leave.
+MEASURE_EVERY_S = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +67,11 @@ class Outbox:
         self._stopping = False
         self._own: OutboxFile | None = None
         self._adopted: list[OutboxFile] = []
+        self._aside: list[OutboxFile] = []
         self._left_alone: set[Path] = set()
-        self._look_at = 0.0
+        self._complained: set[Path] = set()
+        self._look_at = self._measure_at = 0.0
+        self._count = 0
         self._thread = threading.Thread(target=self._run, name="outbox", daemon=True)
         #: False after a commit failed: the disk is full, say. True again once one succeeds or something was sent.
         self.usable = True
@@ -77,7 +82,7 @@ class Outbox:
         return sum(file.left for file in self._files())
 
     def open(self) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._thread.start()
 
     def close(self, timeout_s: float = 1) -> None:
@@ -89,9 +94,10 @@ class Outbox:
             self._thread.join(timeout_s)
         if self._thread.is_alive():
             return  # the disk is stuck; the kernel lets go of the locks when this process is gone
-        for file in self._files():
-            file.close(remove=not file.left)
-        self._own, self._adopted = None, []
+        for file in [*self._files(), *self._aside]:
+            with suppress(OSError):
+                file.close()
+        self._own, self._adopted, self._aside = None, [], []
         metrics.OUTBOX_EVENTS.set(0)
 
     # -- in ---------------------------------------------------------------------------------------------
@@ -100,10 +106,11 @@ class Outbox:
         """Commit these events together; the future ends with None once they are on the disk, or with NotAccepted."""
         waiting = _Waiting(len(events), msgspec.json.encode(events), Future())
         with self._changed:
-            if self._stopping or len(self._waiting) >= WAITING_REQUESTS:
+            if self._stopping or self._count + len(events) > WAITING_EVENTS:
                 waiting.stored.set_exception(NotAccepted("the outbox cannot keep up"))
             else:
                 self._waiting.append(waiting)
+                self._count += len(events)
                 self._changed.notify()
         return waiting.stored
 
@@ -112,9 +119,11 @@ class Outbox:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting or self._stopping)
-                group, self._waiting = self._waiting, []
+                group, self._waiting, self._count = self._waiting, [], 0
             if not group:
                 return
+            # Those that have been given up meanwhile (cancelled) were told 503.
+            group = [waiting for waiting in group if waiting.stored.set_running_or_notify_cancel()]
             try:
                 self._commit(group)
             except Exception as error:  # whatever it is: the thread goes on, and nobody is told 202
@@ -125,10 +134,12 @@ class Outbox:
 
     def _commit(self, group: Sequence[_Waiting]) -> None:
         try:
-            if self._own is None:
+            if self._own is None or self._own in self._aside:
                 # Names in the order of time: adopted files are emptied oldest first.
                 path = self._folder / f"{new_event_id().hex}.sqlite"
-                self._own = OutboxFile.create(path, self._max_bytes)
+                self._own = OutboxFile.create(path, self._room())
+            elif self._clock() >= self._measure_at:
+                self._own.limit(self._room())
             self._own.append([(waiting.events, waiting.body) for waiting in group])
         except (sqlite3.Error, OSError) as error:
             if self.usable:
@@ -140,11 +151,20 @@ class Outbox:
         if not self.usable:
             log.info("the outbox stores views again")
         self.usable = True
-        count = sum(waiting.events for waiting in group)
-        self._count(self._own, count)
-        metrics.OUTBOX_STORED.inc(count)
+        metrics.OUTBOX_STORED.inc(sum(waiting.events for waiting in group))
+        metrics.OUTBOX_EVENTS.set(self.events)
         for waiting in group:
             waiting.stored.set_result(None)
+
+    def _room(self) -> int:
+        """Bytes that our own file may take: what all others in the folder leave of the limit."""
+        self._measure_at = self._clock() + MEASURE_EVERY_S
+        own = self._own.path if self._own and self._own not in self._aside else None
+        taken = 0
+        for path in self._folder.glob("*.sqlite*"):  # what was committed last may lie in the log beside the database
+            with suppress(FileNotFoundError):
+                taken += 0 if own and path.stem == own.stem else path.stat().st_size
+        return max(self._max_bytes - taken, 0)
 
     # -- out --------------------------------------------------------------------------------------------
 
@@ -153,30 +173,52 @@ class Outbox:
         for file in self._files():
             if not file.left:
                 continue
-            rows = file.oldest(events)
-            if rows:
-                found = [event for _, _, body in rows for event in msgspec.json.decode(body, type=list[ViewEvent])]
-                return Parcel(file, rows[-1][0], found, sum(count for _, count, _ in rows))
-            self._count(file, -file.left)  # somebody has emptied it behind our back
+            try:
+                if parcel := self._parcel(file, events):
+                    return parcel
+            except sqlite3.OperationalError:
+                raise  # it may pass
+            except sqlite3.DatabaseError as error:
+                # Damaged. It stays as it is, for somebody to look at, and the others go on.
+                log.warning("an outbox file cannot be read, put aside", file=str(file.path), reason=str(error))
+                self._aside.append(file)
+                self._left_alone.add(file.path)
+                if file in self._adopted:
+                    self._adopted.remove(file)
         return None
+
+    @staticmethod
+    def _parcel(file: OutboxFile, events: int) -> Parcel | None:
+        found: list[ViewEvent] = []
+        count = last = 0
+        for number, size, body in file.oldest(events):
+            try:
+                found += msgspec.json.decode(body, type=list[ViewEvent])
+            except msgspec.DecodeError as error:
+                log.warning("a stored request cannot be read, put aside", file=str(file.path), reason=str(error))
+                file.put_aside(number, size)
+            else:
+                count, last = count + size, number
+        return Parcel(file, last, found, count) if found else None
 
     def done(self, parcel: Parcel) -> None:
         """The broker has confirmed them. Dying before this line sends them again: harmless, their ids are unique."""
-        parcel.file.forget(parcel.last_number)
-        self._count(parcel.file, -parcel.count)
+        parcel.file.forget(parcel.last_number, parcel.count)
         self._sweep(parcel.file)
+        metrics.OUTBOX_EVENTS.set(self.events)
         self.usable = True
 
     def _sweep(self, file: OutboxFile) -> None:
         try:
             file.sweep()
-        except sqlite3.Error as error:
+            if file in self._adopted and not file.left:
+                self._adopted.remove(file)
+                if file.close():
+                    log.info("adopted outbox is empty", file=file.path.name)
+                else:
+                    self._left_alone.add(file.path)  # with what cannot be read
+        except (sqlite3.Error, OSError) as error:
             log.warning("the outbox cannot delete what was sent", reason=str(error))
-            return
-        if not file.left and file in self._adopted:
-            self._adopted.remove(file)
-            file.close(remove=True)
-            log.info("adopted outbox is empty", file=file.path.name)
 
     def look_after_files(self) -> None:
         """From time to time, take over the files of processes that are gone, and delete what could not be deleted."""
@@ -194,28 +236,28 @@ class Outbox:
     def _adopt(self, path: Path) -> None:
         try:
             file = OutboxFile.take_over(path)
+            if file is None:
+                return
+            if not file.left:
+                if not file.close():
+                    self._left_alone.add(path)
+                return
         except (OtherVersion, sqlite3.DatabaseError, OSError) as error:
-            # A full disk passes. What is broken or from another version needs somebody's eyes: nothing is deleted.
-            if not isinstance(error, sqlite3.OperationalError | OSError):
+            # A full disk passes. What is broken, somebody else's or from another version needs a person's eyes, and
+            # nothing is deleted.
+            if isinstance(error, PermissionError) or not isinstance(error, sqlite3.OperationalError | OSError):
                 self._left_alone.add(path)
-            log.warning("an outbox cannot be adopted", file=str(path), reason=str(error))
-            return
-        if file is None:
-            return
-        if not file.left:
-            file.close(remove=True)
+            if path not in self._complained:
+                log.warning("an outbox cannot be adopted", file=str(path), reason=str(error))
+            self._complained.add(path)
             return
         self._adopted.append(file)
         log.info("adopted the outbox of a process that is gone", file=path.name, events=file.left)
-        self._count(file, 0)
+        metrics.OUTBOX_EVENTS.set(self.events)
 
     def _files(self) -> list[OutboxFile]:
-        return [*self._adopted, *([self._own] if self._own else [])]
-
-    def _count(self, file: OutboxFile, more: int) -> None:
-        with self._changed:
-            file.left += more
-            metrics.OUTBOX_EVENTS.set(self.events)
+        own = self._own
+        return [*self._adopted, *([own] if own and own not in self._aside else [])]
 
 
 def waiting_in(folder: Path) -> int:

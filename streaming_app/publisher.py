@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol
 
-import msgspec
 import structlog
 
 from streaming_app import metrics
@@ -79,6 +78,7 @@ class Publisher:
         self._stopping = False
         self._open = False  # the breaker: while it is open, no request waits for the broker
         self._drain_at = 0.0
+        self._begun = False
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
 
     @property
@@ -118,9 +118,12 @@ class Publisher:
             except (InDoubt, BrokerAway):
                 pass
         # The message may still arrive, and then these events arrive twice: harmless, their ids are unique.
+        stored = self._outbox.put(events)
         try:
-            return self._outbox.put(events).result(timeout=OUTBOX_DEADLINE_S)
+            return stored.result(timeout=OUTBOX_DEADLINE_S)
         except TimeoutError:
+            stored.cancel()  # a disk that hangs must not keep them all in memory
+            self._outbox.usable = False
             raise NotAccepted("the outbox did not commit it in time") from None
 
     def submit(self, events: Sequence[ViewEvent]) -> Future[None]:
@@ -156,7 +159,6 @@ class Publisher:
     # -- the thread -------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        self._look_after_link()
         while True:
             try:
                 if not self._turn():
@@ -169,6 +171,9 @@ class Publisher:
 
     def _turn(self) -> bool:
         """Send the next message, and one from the outbox. False: it is time to end."""
+        if not self._begun:
+            self._begun = True
+            self._look_after_link()
         batch = self._take()
         if batch is None:
             return False
@@ -220,11 +225,12 @@ class Publisher:
             return
         try:
             parcel = self._outbox.take(BATCH_EVENTS)
-        except (sqlite3.Error, msgspec.DecodeError) as error:
+        except sqlite3.Error as error:
             log.warning("the outbox cannot be read", reason=str(error))
             self._drain_at = self._clock() + IDLE_S
             return
         if parcel is None:
+            self._drain_at = self._clock() + IDLE_S
             self._close_breaker()  # nothing to try the broker with: the next request does
         elif self._confirmed(parcel.events) is None:
             self._outbox.done(parcel)

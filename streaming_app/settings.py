@@ -24,7 +24,7 @@ class StreamingSettings(LogSettings):
     #: Where views wait on this machine's disk while the broker is away: a disk that outlives the process, one folder
     #: for all processes (and replicas) of one machine.
     outbox: Path = Path("var/outbox")
-    #: What all outbox files of this program may take together; full means 503.
+    #: What all files in that folder may take together; full means 503.
     outbox_bytes: Annotated[int, Field(ge=1024 * 1024)] = 1024 * 1024 * 1024
     secret_key: Annotated[str, Field(min_length=16)] = DEVELOPMENT_SECRET
     history_api_url: Annotated[str, Field(pattern=r"^https?://")] = "http://127.0.0.1:8001"

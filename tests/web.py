@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import psutil
 import urllib3
 
+from streaming_app import metrics_files
 from tests.client import Client
 from tests.waiting import until
 
@@ -98,3 +100,4 @@ def web_server(folder: Path, videos: Path, **env: str) -> Iterator[Web]:
             if process.is_running():
                 process.kill()
         web.process.wait(timeout=10)
+        shutil.rmtree(metrics_files.folder_for(folder / "cache"), ignore_errors=True)  # it was killed, perhaps

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from flixtrail.local.errors import AlreadyRunning, DemoError, NotRunning
+from streaming_app import metrics_files
 
 #: Lines of a part's log that are shown when it fails.
 LOG_TAIL = 15
@@ -138,7 +139,7 @@ class State:
     def forget(self) -> None:
         """Take away what only a running demo has."""
         (self.folder / "state.json").unlink(missing_ok=True)
-        for folder in (self.run, *map(self._short, SOCKETS)):
+        for folder in (self.run, *map(self._short, SOCKETS), metrics_files.folder_for(self.cache)):
             shutil.rmtree(folder, ignore_errors=True)
 
     def secret(self, name: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from streaming_app.errors import NotAccepted
-from streaming_app.outbox import LOOK_EVERY_S, Outbox, waiting_in
+from streaming_app.outbox import LOOK_EVERY_S, MEASURE_EVERY_S, Outbox, waiting_in
 from tests.fakes import an_event, fill, ids
 from view_events.event import ViewEvent
 
@@ -282,3 +282,84 @@ def test_a_disk_that_takes_no_deletions_gives_nothing_twice_and_is_cleared_later
     clock.now_s += LOOK_EVERY_S
     outbox.look_after_files()
     assert waiting_in(tmp_path) == 0
+
+
+def test_a_row_that_cannot_be_read_holds_up_nobody_and_is_kept(outbox: Outbox, tmp_path: Path) -> None:
+    events = [an_event() for _ in range(3)]
+    for event in events:
+        store(outbox, [event])
+    path = next(tmp_path.glob("*.sqlite"))
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("UPDATE requests SET body = '{}' WHERE number = 2")
+        other.commit()
+    assert emptied(outbox) == [events[0], events[2]]
+    assert outbox.events == 0
+    outbox.close()
+    with closing(sqlite3.connect(path)) as other:
+        assert other.execute("SELECT body FROM unreadable").fetchall() == [("{}",)]
+
+
+def test_a_file_that_is_damaged_holds_up_nobody_and_is_kept(outbox: Outbox, tmp_path: Path) -> None:
+    store(outbox, [an_event() for _ in range(500)])
+    path = next(tmp_path.glob("*.sqlite"))
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    damaged = bytearray(path.read_bytes())
+    damaged[8 * 4096 :] = b"\xff" * (len(damaged) - 8 * 4096)
+    path.write_bytes(damaged)
+    assert outbox.take(500) is None
+    event = an_event()
+    store(outbox, [event])
+    assert emptied(outbox) == [event]
+    outbox.close()
+    assert path.exists()
+
+
+def test_the_limit_is_for_all_files_of_the_folder_together(tmp_path: Path, clock: Clock) -> None:
+    first, second = Outbox(tmp_path, 512 * 1024, clock=clock), Outbox(tmp_path, 512 * 1024, clock=clock)
+    for box in (first, second):
+        box.open()
+    batch = [an_event() for _ in range(100)]
+    stored = fill(lambda: store(first, batch))
+    assert stored > 5
+    assert fill(lambda: store(second, batch)) == 0
+    emptied(first)
+    first.close()
+    clock.now_s += MEASURE_EVERY_S
+    assert fill(lambda: store(second, batch)) == stored
+    second.close()
+
+
+def test_whether_a_file_may_go_is_asked_of_the_file_and_not_of_a_counter(outbox: Outbox, tmp_path: Path) -> None:
+    event = an_event()
+    store(outbox, [event])
+    next(iter(outbox._files())).sent += 1  # noqa: SLF001 (as if the two counters had run apart)
+    assert outbox.events == 0
+    outbox.close()
+    assert waiting_in(tmp_path) == 1
+
+
+def test_what_was_given_up_before_its_commit_is_not_stored(tmp_path: Path) -> None:
+    box = Outbox(tmp_path, MAX_BYTES)
+    (given_up, kept) = box.put([an_event()]), box.put([an_event()])  # nobody commits yet
+    assert given_up.cancel()
+    box.open()
+    kept.result(5)
+    assert box.events == 1
+    box.close()
+
+
+def test_an_empty_file_gives_its_room_back(tmp_path: Path) -> None:
+    box = Outbox(tmp_path / "large", 64 * 1024 * 1024)
+    box.open()
+    for _ in range(25):
+        store(box, [an_event() for _ in range(1000)])
+    path = next((tmp_path / "large").glob("*.sqlite"))
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert path.stat().st_size > 5 * 1024 * 1024
+    emptied(box)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert path.stat().st_size < 100 * 1024
+    box.close()
