@@ -1,4 +1,4 @@
-"""The connection to PostgreSQL, and which of its errors are an outage."""
+"""The connection to PostgreSQL, and which of its errors are an outage, and which are about the values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 from psycopg.waiting import Ready
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 # Everything below is shorter than the broker's heartbeat (10 s), and PostgreSQL's return is noticed within 5 s.
 
@@ -31,6 +31,9 @@ IDLE_IN_TRANSACTION_TIMEOUT_MS = 15_000
 #: 40 deadlock or serialization, 53 resources, 55P03 lock, 57 operator intervention, 58 system error, XX internal error.
 #: https://www.postgresql.org/docs/18/errcodes-appendix.html
 OUTAGE_STATES = ("08", "25006", "25P03", "40", "53", "55P03", "57", "58", "XX")
+
+#: SQLSTATE classes that are about the values, not about the database: 22 data, 23 integrity, 54 too big or too complex.
+REFUSING_STATES = ("22", "23", "54")
 
 
 class ImpatientConnection(psycopg.Connection[Any]):
@@ -81,6 +84,7 @@ def connect(
         url,
         pool_size=pool_size,
         max_overflow=0,
+        hide_parameters=True,  # what is logged of an error names no viewer
         pool_pre_ping=False,  # a round trip a batch; the retry after a lost connection does the same job
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
@@ -108,7 +112,23 @@ def is_outage(error: BaseException) -> bool:
     """Whether the same statement may well succeed later: the database is away, restarting, full, or out of patience."""
     if not isinstance(error, DBAPIError):
         return False
-    if isinstance(error.orig, psycopg.Error) and error.orig.sqlstate is not None:
-        return error.orig.sqlstate.startswith(OUTAGE_STATES)
+    state = sqlstate(error)
+    if state is not None:
+        return state.startswith(OUTAGE_STATES)
     # Without a state the server did not say it: refused, cut, timed out. (A client-side DataError has none either.)
     return error.connection_invalidated or isinstance(error.orig, psycopg.OperationalError | psycopg.InterfaceError)
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the values of a batch are to blame. A table that is missing or a wrong password are not about them."""
+    if isinstance(error, UnicodeEncodeError):
+        return True  # half of a surrogate pair: JSON may carry it, UTF-8 may not
+    state = sqlstate(error)
+    if state is not None:
+        return state.startswith(REFUSING_STATES)
+    return isinstance(error, DataError | IntegrityError)  # the client said it, before it sent anything
+
+
+def sqlstate(error: BaseException | None) -> str | None:
+    """What the server called it. None: it is no error of the database, or the client said it and not the server."""
+    return error.orig.sqlstate if isinstance(error, DBAPIError) and isinstance(error.orig, psycopg.Error) else None

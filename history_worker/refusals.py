@@ -10,24 +10,20 @@ from typing import Any
 from uuid import NAMESPACE_OID, uuid5
 
 import msgspec
-import psycopg
 import structlog
 from celery import current_app, current_task
 from celery.exceptions import Reject
 from kombu import Producer
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError
 from tenacity import RetryCallState, Retrying, stop_after_delay, wait_random_exponential
 
+from history_worker.database import is_refusal, sqlstate
 from history_worker.moving import TIMEOUT_S, confirming, drop, open_channel
 from history_worker.reasons import DETAIL, KIND, REDRIVEN, WHEN, Reason, one_line
 from view_events import topology
 from view_events.event import TASK, VERSION, ViewEvent, decode, encode
 
 log = structlog.get_logger(__name__)
-
-#: SQLSTATE classes that are about the values, not about the database: 22 data, 23 integrity, 54 too big or too complex.
-#: https://www.postgresql.org/docs/18/errcodes-appendix.html
-REFUSING_STATES = ("22", "23", "54")
 
 #: The broker may be restarting, or somebody may have deleted the queue, which the workers bring back within 10 s.
 KEEP_TRYING_S = 15
@@ -83,20 +79,10 @@ def write_what_can_be(
     return stored + also_stored, refused + also_refused
 
 
-def is_refusal(error: BaseException) -> bool:
-    """Whether the values of a batch are to blame. A table that is missing or a wrong password are not about them."""
-    if isinstance(error, UnicodeEncodeError):
-        return True  # half of a surrogate pair: JSON may carry it, UTF-8 may not
-    state = error.orig.sqlstate if isinstance(error, DBAPIError) and isinstance(error.orig, psycopg.Error) else None
-    if state is not None:
-        return state.startswith(REFUSING_STATES)
-    return isinstance(error, DataError | IntegrityError)  # the client said it, before it sent anything
-
-
 def describe(error: BaseException) -> str:
     """With the SQLSTATE where there is one: `22P05 unsupported Unicode escape sequence`."""
     if isinstance(error, DBAPIError) and error.orig is not None:
-        return one_line(f"{getattr(error.orig, 'sqlstate', None) or ''} {error.orig}")
+        return one_line(f"{sqlstate(error) or ''} {error.orig}")
     return one_line(f"{type(error).__name__}: {error}")
 
 

@@ -87,7 +87,7 @@ def write(engine: Engine, events: Sequence[ViewEvent]) -> int:
 
     What was received before its viewer was erased is dropped.
 
-    Raises sqlalchemy.exc.DBAPIError; then nothing of the batch is stored. `database.is_outage` tells whether to retry.
+    Raises sqlalchemy.exc.DBAPIError; then nothing of the batch is stored. `holding.hold` tries again.
     """
     with engine.begin() as transaction:
         transaction.execute(LOCK)

@@ -65,6 +65,17 @@ def read_only(demo: Demo) -> Iterator[None]:
             connection.execute("SELECT pg_reload_conf()")
 
 
+@contextmanager
+def without_its_table(demo: Demo) -> Iterator[None]:
+    """As before a migration."""
+    with psycopg.connect(demo.status()["database"]["url"], autocommit=True) as connection:
+        connection.execute("ALTER TABLE view_events RENAME TO not_yet")
+        try:
+            yield
+        finally:
+            connection.execute("ALTER TABLE not_yet RENAME TO view_events")
+
+
 def answers(demo: Demo) -> bool:
     try:
         with psycopg.connect(demo.status()["database"]["url"], connect_timeout=2) as connection:

@@ -1,7 +1,8 @@
-"""PostgreSQL killed, refusing, frozen, read-only: workers hold their messages, and write them as soon as it is back."""
+"""PostgreSQL killed, refusing, frozen, read-only, not migrated: workers hold their messages, and write them later."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from uuid import uuid4
@@ -20,6 +21,7 @@ from tests.waiting import until
 pytestmark = pytest.mark.rabbitmq
 
 AWAY = "PostgreSQL is away; holding the message"
+CANNOT = "PostgreSQL cannot take it; holding the message"
 BACK = "PostgreSQL is back"
 GAVE_BACK = "gave back what was held"
 #: Within which PostgreSQL's return must be noticed.
@@ -52,6 +54,10 @@ def stored(demo: Demo, ids: list[str]) -> bool:
     return row == (len(ids),)
 
 
+def dead_letters(demo: Demo) -> set[str]:
+    return {letter["id"] for letter in json.loads(demo.cli("dead", "list", "--json"))["dead_letters"]}
+
+
 @pytest.mark.parametrize("fault", [database.killed, database.refusing, database.frozen, database.read_only])
 def test_workers_hold_their_messages_while_postgresql_is_away(
     demo: Demo, client: Client, viewer_id: str, fault: Fault
@@ -76,6 +82,19 @@ def test_workers_hold_their_messages_while_postgresql_is_away(
     # Held, not sent round in circles; and nobody died of it.
     assert demo.redelivered() == redelivered
     assert pids(demo) == workers
+
+
+def test_what_is_no_fault_of_the_messages_dead_letters_none(demo: Demo, client: Client, viewer_id: str) -> None:
+    """A table that a migration has not made yet: the messages wait for it."""
+    cannot, redelivered, dead = logged(demo, CANNOT), demo.redelivered(), dead_letters(demo)
+    with database.without_its_table(demo):
+        ids = [accepted(client, a_view()) for _ in range(MESSAGES)]
+        until(lambda: logged(demo, CANNOT) > cannot, what="the workers to notice")
+        assert dead_letters(demo) == dead
+    until(lambda: stored(demo, ids), NOTICED_S, what="everything to be written")
+    stored_once(demo, viewer_id, ids)
+    assert demo.redelivered() == redelivered
+    assert dead_letters(demo) == dead
 
 
 @pytest.mark.parametrize("fault", [database.refusing, database.frozen])

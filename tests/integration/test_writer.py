@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from history_worker.database import is_outage
+from history_worker.database import is_refusal
 from history_worker.queries import Cursor, history, receipts
 from history_worker.writer import write
 from streaming_app.stream_views import derived_id
@@ -171,8 +171,15 @@ def test_one_playback_id_of_two_viewers_is_two_playbacks(engine: Engine) -> None
 def test_a_batch_is_stored_whole_or_not_at_all(engine: Engine) -> None:
     with pytest.raises(DBAPIError) as refused:
         write(engine, [an_event(), an_event(viewer_id="nul\0")])
-    assert not is_outage(refused.value)
+    assert is_refusal(refused.value)
     assert stored(engine) == 0
+
+
+def test_what_is_logged_of_an_error_names_no_viewer(engine: Engine) -> None:
+    with engine.connect() as connection, pytest.raises(DBAPIError) as missing:
+        connection.execute(text("SELECT FROM missing WHERE viewer_id = :viewer_id"), {"viewer_id": "alice"})
+    assert "relation" in str(missing.value)
+    assert "alice" not in str(missing.value)
 
 
 def test_many_writers_of_the_same_rows_never_deadlock(engine: Engine) -> None:

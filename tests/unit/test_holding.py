@@ -8,7 +8,7 @@ from time import monotonic
 import psycopg
 import pytest
 from celery.exceptions import Reject
-from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InternalError, OperationalError, ProgrammingError
 from structlog.testing import capture_logs
 
 from history_worker import holding, stopping
@@ -29,11 +29,16 @@ def outage() -> OperationalError:
 
 def away(times: int) -> Callable[[], int]:
     """Writes one row, after it has failed so often."""
-    left = iter(range(times))
+    return failing(*[outage()] * times)
+
+
+def failing(*errors: Exception) -> Callable[[], int]:
+    """Writes one row, after it has failed with each of these."""
+    left = iter(errors)
 
     def write() -> int:
-        if next(left, None) is not None:
-            raise outage()
+        if error := next(left, None):
+            raise error
         return 1
 
     return write
@@ -49,14 +54,51 @@ def test_it_tries_until_postgresql_is_back_and_logs_each_change_once() -> None:
     assert logs[0]["reason"] == "(psycopg.OperationalError) connection refused"
 
 
-def test_what_is_no_outage_is_raised_at_once_and_shows_that_postgresql_is_back() -> None:
-    errors = [outage(), IntegrityError("INSERT", {}, psycopg.errors.NotNullViolation("no"))]
+@pytest.mark.parametrize(
+    "error",
+    [
+        ProgrammingError("INSERT", {}, psycopg.errors.UndefinedTable("no table")),
+        ProgrammingError("INSERT", {}, psycopg.errors.InsufficientPrivilege("no grant")),
+        ProgrammingError("INSERT", {}, psycopg.errors.DuplicatePreparedStatement("pgbouncer")),
+        OperationalError("INSERT", {}, psycopg.errors.InvalidSqlStatementName("pgbouncer")),
+        InternalError("INSERT", {}, psycopg.errors.InFailedSqlTransaction("what nobody foresaw")),
+        DBAPIError("INSERT", {}, psycopg.ProgrammingError("said by the client")),
+    ],
+)
+def test_what_is_no_fault_of_the_events_is_held_and_named(error: DBAPIError) -> None:
+    with capture_logs() as logs:
+        assert hold(failing(error, error)) == 1
+    assert [line["event"] for line in logs] == [
+        "PostgreSQL cannot take it; holding the message",
+        "PostgreSQL is back",
+    ]
+    assert (logs[0]["log_level"], logs[0]["sqlstate"]) == ("error", getattr(error.orig, "sqlstate", None))
 
-    def write() -> int:
-        raise errors.pop(0)
 
-    with capture_logs() as logs, pytest.raises(IntegrityError):
-        hold(write)
+def test_an_outage_that_turns_into_something_else_is_named_anew() -> None:
+    missing = ProgrammingError("INSERT", {}, psycopg.errors.UndefinedTable("no table"))
+    with capture_logs() as logs:
+        assert hold(failing(outage(), missing, outage(), missing)) == 1
+    assert [line["event"] for line in logs] == [
+        "PostgreSQL is away; holding the message",
+        "PostgreSQL cannot take it; holding the message",
+        "PostgreSQL is back",
+    ]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        IntegrityError("INSERT", {}, psycopg.errors.NotNullViolation("no")),
+        DataError("INSERT", {}, psycopg.DataError("the client does not even send it")),
+        OperationalError("INSERT", {}, psycopg.errors.ProgramLimitExceeded("too big")),
+        UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"),
+        RuntimeError("a bug"),
+    ],
+)
+def test_a_refusal_is_raised_at_once_and_shows_that_postgresql_is_back(error: Exception) -> None:
+    with capture_logs() as logs, pytest.raises(type(error)):
+        hold(failing(outage(), error))
     assert [line["event"] for line in logs][1:] == ["PostgreSQL is back"]
 
 

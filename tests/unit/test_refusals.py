@@ -15,6 +15,7 @@ from kombu.message import Message
 from sqlalchemy.exc import DataError, OperationalError, ProgrammingError
 
 from history_worker.alone import take
+from history_worker.database import is_refusal
 from history_worker.dead_letters import DeadLetter, DeadLetters
 from history_worker.reasons import (
     ALONE_SINCE,
@@ -28,7 +29,7 @@ from history_worker.reasons import (
     reason,
     without_past,
 )
-from history_worker.refusals import decode_each, id_of, is_refusal, write_what_can_be
+from history_worker.refusals import decode_each, id_of, write_what_can_be
 from tests.fakes import an_event, ids
 from view_events.event import TASK, VERSION, UnknownEventVersion, ViewEvent, encode
 
