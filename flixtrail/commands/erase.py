@@ -32,6 +32,9 @@ def command(viewer: str, margin: float, database_url: str | None, state: Path, *
 
     What is still on its way (in the queue, in the outbox, a dead letter) is dropped when it arrives. What VIEWER
     watches from now on counts again. Erasing again is harmless.
+
+    One exception: a client that only streams, with no page that reports, counts once a video and hour. A video whose
+    view of this hour was erased counts again from the next hour on.
     """
     from sqlalchemy.exc import DBAPIError
 
