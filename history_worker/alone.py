@@ -21,8 +21,10 @@ from celery.worker.consumer.tasks import Tasks
 from kombu import Connection
 from kombu.message import Message
 from kombu.transport.base import StdChannel
+from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
+from history_worker import stopping
 from history_worker.moving import AWAY, confirming, copy, drop, open_channel
 from history_worker.reasons import ALONE_SINCE, DETAIL, KIND, WHEN, Reason, arguments, fault, one_line
 from view_events import topology
@@ -102,10 +104,14 @@ LINK = Link()
 
 def look() -> None:
     """In a process of the pool: try what waits in `history.alone`, one message after another, until it is empty."""
+    from history_worker.tasks import engine
+
     deadline = monotonic() + LOOK_S
     try:
         channel = LINK.channel()
-        while monotonic() < deadline and _something_waits(channel) and _database_answers():
+        while (
+            monotonic() < deadline and not stopping.asked() and _something_waits(channel) and database_answers(engine())
+        ):
             raw = channel.basic_get(topology.ALONE.name)
             if raw is None or not take(channel, raw, channel.message_to_python(raw)):
                 break
@@ -121,12 +127,11 @@ def _something_waits(channel: StdChannel) -> bool:
     return bool(topology.ALONE(channel).queue_declare(passive=True).message_count)
 
 
-def _database_answers() -> bool:
+def database_answers(engine: Engine) -> bool:
     """A message is not taken while it could only be held: that would count, should this process die meanwhile."""
-    from history_worker.tasks import engine
-
     try:
-        with engine().connect():
+        with engine.connect() as connection:
+            connection.execute(text("SELECT 1"))  # a connection from the pool may be one that was lost
             return True
     except DBAPIError:
         return False
@@ -153,7 +158,10 @@ def take(channel: StdChannel, raw: Any, message: Message) -> bool:
         if result.state == states.FAILURE:
             give_up(channel, raw, Reason("failed", one_line(repr(result.result))))
         elif result.state != states.SUCCESS:
-            message.requeue()  # the task asked for that
+            # The task asks for it to go back: the worker stops, or nobody takes what it refused. Published anew, for
+            # to give it back would count as a try, and nothing has died.
+            copy(channel, raw, topology.ALONE.name, {ALONE_SINCE: headers[ALONE_SINCE]})
+            message.ack()
             return False
     message.ack()
     return True

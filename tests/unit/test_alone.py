@@ -1,12 +1,23 @@
-"""Looks at `history.alone` share the pool with the tasks, and take no more of it than is theirs."""
+"""What waits in `history.alone` is tried with nothing lost, and takes no more of the pool than is its due."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from collections.abc import Callable
+from typing import Any, cast
 
+import amqp
+import pytest
+from celery import Celery
+from celery.exceptions import Reject
 from kombu.asynchronous.semaphore import LaxBoundedSemaphore
+from kombu.message import Message
 
-from history_worker.alone import Alone, look
+from history_worker import alone
+from history_worker.alone import Alone, look, take
+from history_worker.reasons import ALONE_SINCE
+from tests.fakes import an_event
+from view_events.event import TASK, VERSION, encode
 
 PROCESSES = 2
 
@@ -44,12 +55,12 @@ class FakePool:
 
 
 def test_a_look_takes_its_slot_of_the_pool_as_a_task_does() -> None:
-    pool, alone = FakePool(), Alone(None)
+    pool, step = FakePool(), Alone(None)
     for _ in range(64):
         pool.semaphore.acquire(pool.apply_async, "task")
     looks = 0
     for _ in range(100):
-        alone.look(pool, pool.semaphore)
+        step.look(pool, pool.semaphore)
         assert len(pool.jobs) <= PROCESSES, "the pool was given more than it has processes"
         looks += pool.jobs[0].target is look
         pool.end_one()
@@ -60,15 +71,15 @@ def test_a_look_takes_its_slot_of_the_pool_as_a_task_does() -> None:
 
 
 def test_there_is_one_look_at_a_time() -> None:
-    pool, alone = FakePool(), Alone(None)
+    pool, step = FakePool(), Alone(None)
     for _ in range(3):
-        alone.look(pool, pool.semaphore)
+        step.look(pool, pool.semaphore)
     assert pool.looks() == 1
     pool.end_one()
     for _ in range(PROCESSES):
         pool.semaphore.acquire(pool.apply_async, "task")
     for _ in range(3):
-        alone.look(pool, pool.semaphore)
+        step.look(pool, pool.semaphore)
     assert pool.looks() == 0
     pool.end_one()
     assert pool.looks() == 1
@@ -78,17 +89,67 @@ def test_there_is_one_look_at_a_time() -> None:
 
 
 def test_a_look_that_was_forgotten_with_what_waited_for_a_process_is_asked_for_again() -> None:
-    pool, alone = FakePool(), Alone(None)
+    pool, step = FakePool(), Alone(None)
     for _ in range(PROCESSES):
         pool.semaphore.acquire(pool.apply_async, "task")
-    alone.look(pool, pool.semaphore)
+    step.look(pool, pool.semaphore)
     assert pool.looks() == 0
     pool.semaphore.clear()  # the connection was lost, or the worker gives back what it held
-    alone.look(pool, pool.semaphore)
+    step.look(pool, pool.semaphore)
     assert pool.looks() == 1
 
 
 def test_a_pool_without_a_semaphore_is_asked_as_it_is() -> None:
-    pool, alone = FakePool(), Alone(None)
-    alone.look(pool, None)
+    pool, step = FakePool(), Alone(None)
+    step.look(pool, None)
     assert pool.looks() == 1
+
+
+class FakeChannel:
+    """Remembers in which order it was told what, and the headers of what was published last."""
+
+    no_ack_consumers = None
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.headers: dict[str, Any] = {}
+
+    def basic_publish(self, message: Any, *, routing_key: str, **_: Any) -> None:
+        self.headers = message.properties["application_headers"]
+        self.calls.append(f"publish to {routing_key}")
+
+    def basic_ack(self, tag: int, **_: Any) -> None:
+        self.calls.append(f"ack {tag}")
+
+
+@pytest.fixture
+def channel() -> FakeChannel:
+    return FakeChannel()
+
+
+def take_one(channel: FakeChannel, events: object, *, version: int = VERSION, **headers: Any) -> bool:
+    """Take a message that is there for its try."""
+    body = json.dumps([[events], {"version": version}, {}])
+    headers = {"task": TASK, "id": "7d0b", ALONE_SINCE: "then", **headers}
+    form = {"content_type": "application/json", "content_encoding": "utf-8"}
+    message = Message(body=body, headers=headers, delivery_tag=7, channel=channel, **form)
+    return take(cast("Any", channel), amqp.Message(body, application_headers=headers, **form), message)
+
+
+def tried_by(monkeypatch: pytest.MonkeyPatch, task: Callable[..., None]) -> None:
+    """This function is the task."""
+    app = Celery(set_as_current=False)
+    app.task(name=TASK)(task)
+    monkeypatch.setattr(alone, "current_app", app)
+
+
+def test_what_its_task_gives_back_is_not_counted_as_a_try(
+    monkeypatch: pytest.MonkeyPatch, channel: FakeChannel
+) -> None:
+    def give_back(*_: object, **__: object) -> None:
+        raise Reject("the worker stops", requeue=True)
+
+    tried_by(monkeypatch, give_back)
+    assert not take_one(channel, encode([an_event()]), **{"x-delivery-count": 2})
+    assert channel.calls == ["publish to history.alone", "ack 7"]
+    assert channel.headers == {"task": TASK, "id": "7d0b", ALONE_SINCE: "then"}
