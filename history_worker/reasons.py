@@ -60,7 +60,7 @@ def reason(message: Message) -> Reason:
     headers = message.headers
     if KIND in headers:
         return Reason(str(headers[KIND]), str(headers.get(DETAIL, "")))
-    seen = fault(message)
+    seen = fault(message) or fault_of_events(message)
     if seen:
         return seen
     death = last_death(headers)
@@ -72,14 +72,21 @@ def reason(message: Message) -> Reason:
 
 
 def fault(message: Message) -> Reason | None:
-    """What is wrong with the message itself. None: a worker can run it."""
+    """What is wrong with the message as a whole. None: a worker can run it, and sees to its events one by one."""
     try:
-        found, version = events(message)
-        decode(found, version)
+        _, version = events(message)
+        decode([], version)
     except Malformed as malformed:
         return malformed.reason
     except UnknownEventVersion as unknown:
         return Reason("unknown-version", one_line(unknown))
+    return None
+
+
+def fault_of_events(message: Message) -> Reason | None:
+    """What is wrong with the first of its events that is none, in a message without another fault."""
+    try:
+        decode(*events(message))
     except msgspec.ValidationError as invalid:
         return Reason("no-event", one_line(invalid))
     return None

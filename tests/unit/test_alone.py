@@ -15,7 +15,7 @@ from kombu.message import Message
 
 from history_worker import alone
 from history_worker.alone import Alone, look, take
-from history_worker.reasons import ALONE_SINCE
+from history_worker.reasons import ALONE_SINCE, KIND
 from tests.fakes import an_event
 from view_events.event import TASK, VERSION, encode
 
@@ -139,7 +139,7 @@ def take_one(channel: FakeChannel, events: object, *, version: int = VERSION, **
 def tried_by(monkeypatch: pytest.MonkeyPatch, task: Callable[..., None]) -> None:
     """This function is the task."""
     app = Celery(set_as_current=False)
-    app.task(name=TASK)(task)
+    app.task(name=TASK, shared=False)(task)
     monkeypatch.setattr(alone, "current_app", app)
 
 
@@ -153,3 +153,31 @@ def test_what_its_task_gives_back_is_not_counted_as_a_try(
     assert not take_one(channel, encode([an_event()]), **{"x-delivery-count": 2})
     assert channel.calls == ["publish to history.alone", "ack 7"]
     assert channel.headers == {"task": TASK, "id": "7d0b", ALONE_SINCE: "then"}
+
+
+def test_a_batch_with_an_event_that_is_none_is_tried(monkeypatch: pytest.MonkeyPatch, channel: FakeChannel) -> None:
+    tried: list[object] = []
+
+    def note(events: object, **_: object) -> None:
+        tried.append(events)
+
+    tried_by(monkeypatch, note)
+    batch = [*encode([an_event()]), 7]
+    assert take_one(channel, batch)
+    assert tried == [batch]
+    assert channel.calls == ["ack 7"]
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ({"events": [], "task": 7}, "undecodable"),
+        ({"events": [], "task": "history.forget"}, "unknown-task"),
+        ({"events": [], "version": VERSION + 1}, "unknown-version"),
+        ({"events": "events"}, "no-event"),
+    ],
+)
+def test_what_no_task_can_run_is_given_up(message: dict[str, Any], kind: str, channel: FakeChannel) -> None:
+    assert take_one(channel, **message)
+    assert channel.calls == ["publish to views.dead", "ack 7"]
+    assert channel.headers[KIND] == kind
