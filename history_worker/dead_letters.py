@@ -149,8 +149,11 @@ def dead_letters(broker_url: str) -> Iterator[DeadLetters]:
     connection = Connection(broker_url, **confirming("flixtrail dead"))
     try:
         _become_reader(connection)
-        yield DeadLetters(connection, connection.channel())
-        connection.close()  # in order: returns when the broker has seen every acknowledgement
+        channel = connection.channel()
+        yield DeadLetters(connection, channel)
+        # In order: returns when the broker has answered, after every acknowledgement, and raises when it does not.
+        # py-amqp's own: kombu's hides the error.
+        channel.connection.close()
     finally:
         drop(connection)
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -22,10 +22,12 @@ from kombu import Connection
 
 from flixtrail.commands.workers import addresses
 from flixtrail.local import services
+from history_worker.dead_letters import dead_letters
 from history_worker.moving import AWAY
 from tests.conftest import Demo
 from tests.demo import ROOT, environment, program
 from tests.fakes import an_event, ids
+from tests.faults.broker import frozen
 from tests.waiting import until
 from view_events.event import TASK, VERSION, ViewEvent, encode
 from view_events.topology import ALONE, DEAD_LETTERS, HISTORY
@@ -310,3 +312,15 @@ def test_a_broker_that_dies_while_messages_are_redriven_loses_none(demo: Demo, d
     assert stored(database, events) < len(events)
     demo.cli("dead", "redrive", "--all")
     all_stored(database, events, timeout_s=30)
+
+
+def test_a_broker_that_says_nothing_in_the_end_is_not_taken_to_have_heard_everything(demo: Demo) -> None:
+    publish(demo, [message(b"\xff", None, None)], DEAD_LETTERS.name)
+    broker = demo.status()["broker"]
+    with ExitStack() as reader:
+        reading = reader.enter_context(dead_letters(broker["url"]))
+        (letter,) = reading.read(1)
+        with frozen(broker["pid"]):
+            reading.drop(letter)
+            with pytest.raises(AWAY):
+                reader.close()
