@@ -151,8 +151,8 @@ def dead_letters(broker_url: str) -> Iterator[DeadLetters]:
         _become_reader(connection)
         channel = connection.channel()
         yield DeadLetters(connection, channel)
-        # In order: returns when the broker has answered, after every acknowledgement, and raises when it does not.
-        # py-amqp's own: kombu's hides the error.
+        # In order: the broker's answer says that it has read every acknowledgement, though not that its queue has acted
+        # on it. Raises when none comes; kombu's own close would hide that.
         channel.connection.close()
     finally:
         drop(connection)
