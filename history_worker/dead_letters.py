@@ -71,6 +71,11 @@ class DeadLetter:
         return 1 + (redriven if isinstance(redriven, int) else 0)
 
     @property
+    def key(self) -> tuple[str, int]:
+        """Tells it from the others, and from itself after one more redrive."""
+        return self.id, self.times
+
+    @property
     def task(self) -> str:
         """The task's name, as far as there is one."""
         return str(self.message.headers.get("task", ""))
@@ -143,6 +148,9 @@ class DeadLetters:
 @contextmanager
 def dead_letters(broker_url: str) -> Iterator[DeadLetters]:
     """Read the dead-letter queue. What was neither redriven nor dropped goes back when this ends, however it does.
+
+    Of what was, some may come back, too: RabbitMQ's channel takes acknowledgements faster than a quorum queue does, and
+    keeps those that are too many; with the channel they are gone. Whoever needs to be sure looks again.
 
     Raises AlreadyRead, or one of `moving.AWAY`.
     """

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -19,6 +18,7 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 from history_worker.database import connect
 from history_worker.settings import DatabaseSettings
 from history_worker.writer import ERASURE_LOCK
+from view_events.event import is_viewer
 from view_events.settings import SettingsError, read
 
 #: Writers that begin while an erase waits, wait behind it. So it waits for a moment only, steps back for another one
@@ -32,9 +32,6 @@ PATIENCE_S = 60
 CHECK_CLIENT_MS = 1_000
 #: How far the clocks of streaming hosts may run ahead.
 MAX_MARGIN_S = 86_400
-
-#: What the streaming app takes for a viewer: 1-128 characters, no control characters, nothing that UTF-8 cannot carry.
-VIEWER = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,128}")
 
 
 class BadViewer(Exception):
@@ -114,8 +111,8 @@ def erase(engine: Engine, viewer_id: str, *, margin: timedelta = timedelta(0)) -
 
 def check(viewer_id: str) -> None:
     """Raises BadViewer."""
-    if not VIEWER.fullmatch(viewer_id):
-        raise BadViewer(f"{viewer_id!r} is no viewer: expected 1 to 128 characters, no control characters")
+    if not is_viewer(viewer_id):
+        raise BadViewer(f"{viewer_id[:128]!r} is no viewer: expected 1 to 128 characters, no control characters")
 
 
 def is_lock_timeout(error: BaseException) -> bool:

@@ -8,6 +8,8 @@ from uuid import uuid4
 from flask import Request, Response
 from itsdangerous import BadData, URLSafeTimedSerializer
 
+from view_events.event import is_viewer
+
 COOKIE = "flixtrail_viewer"
 #: Browsers keep a cookie no longer than 400 days; tokens end with it.
 MAX_AGE_S = 400 * 86_400
@@ -43,7 +45,9 @@ class Tokens:
         self._cookie = URLSafeTimedSerializer(secret_key, salt="flixtrail.cookie")
 
     def viewer(self, viewer_id: str) -> str:
-        """A bearer token that records and reads for one viewer."""
+        """A bearer token that records and reads for one viewer. Raises ValueError for what nobody can be called."""
+        if not is_viewer(viewer_id):
+            raise ValueError(f"{viewer_id[:128]!r} is no viewer: expected 1 to 128 characters, no control characters")
         return _text(self._bearer.dumps({"viewer": viewer_id}))
 
     def ingest(self) -> str:
@@ -56,6 +60,8 @@ class Tokens:
             claims = self._bearer.loads(token, max_age=MAX_AGE_S)
         except BadData:
             raise AuthError(401, "The bearer token is not valid. `flixtrail token` makes one.") from None
+        if not claims.get("ingest") and not is_viewer(claims.get("viewer")):
+            raise AuthError(401, "The bearer token names nobody: expected 1 to 128 characters, no control characters.")
         return Caller(claims.get("viewer"), bool(claims.get("ingest")))
 
     def caller(self, request: Request) -> Caller:

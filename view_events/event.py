@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -21,6 +22,10 @@ VERSION = 1
 RETENTION = timedelta(days=400)
 
 
+#: What a viewer may be called: 1-128 characters, no control characters, nothing that UTF-8 cannot carry.
+VIEWER = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,128}")
+
+
 class UnknownEventVersion(Exception):
     """A message carries events of a version that this worker does not know: it is older than the streaming app."""
 
@@ -37,6 +42,11 @@ class ViewEvent(msgspec.Struct, frozen=True, kw_only=True):
     played_from_s: float | None = None  #: since here, up to `position_s`, it really played without a seek
     at: datetime  #: when it happened, by the server's clock
     received_at: datetime
+
+
+def is_viewer(viewer_id: object) -> bool:
+    """Whether somebody can be called that."""
+    return isinstance(viewer_id, str) and VIEWER.fullmatch(viewer_id) is not None
 
 
 def new_event_id() -> UUID:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 #: Rows of the table, unless all are asked for.
 ROWS = 50
 WIDTH_IN_A_PIPE = 200
+#: Each look finds fewer that have come back, mostly none.
+LOOKS = 10
 
 amqp_url_option = click.option(
     "--amqp-url", envvar="AMQP_URL", help="The broker, where it is not the demo's.  [env: AMQP_URL]"
@@ -94,6 +96,7 @@ def redrive(ids: tuple[str, ...], reason: str | None, amqp_url: str | None, stat
     with reading(amqp_url, state) as dead:
         letters = matching(chosen(read(dead), ids) if ids else read(dead), reason)
         each(letters, dead.redrive, "redriven")
+    make_sure(letters, amqp_url, state)
     click.echo(f"redriven: {number(len(letters))}")
 
 
@@ -114,6 +117,7 @@ def drop(
         if letters and not yes:
             click.confirm(f"Forget {number(len(letters))}?", abort=True)
         each(letters, dead.drop, "dropped")
+    make_sure(letters, amqp_url, state)
     click.echo(f"dropped: {number(len(letters))}")
 
 
@@ -166,6 +170,19 @@ def each(letters: Sequence[DeadLetter], do: Callable[[DeadLetter], None], what: 
     with progress() as bar:
         for letter in bar.track(letters, description=what):
             do(letter)
+
+
+def make_sure(letters: Sequence[DeadLetter], amqp_url: str | None, state: Path) -> None:
+    """See that none of them is there any more: not every acknowledgement reaches the queue. Raises DemoError."""
+    done = {letter.key for letter in letters}
+    for _ in range(LOOKS if done else 0):
+        with reading(amqp_url, state) as dead:
+            back = [letter for letter in dead.read(dead.waiting()) if letter.key in done]
+            each(back, dead.drop, "once more")
+        if not back:
+            return
+    if done:
+        raise DemoError("some of them keep coming back; `flixtrail dead list` shows which")
 
 
 def need_choice(ids: tuple[str, ...], reason: str | None, *, every: bool) -> None:

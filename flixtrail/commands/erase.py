@@ -14,7 +14,7 @@ from flixtrail.local.errors import DemoError, WrongSetting
 
 @click.command()
 @click.argument("viewer")
-@click.option("--yes", is_flag=True, help="Do not ask. (A terminal is asked, a pipe is not.)")
+@click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal to ask on.")
 @click.option(
     "--margin",
     metavar="SECONDS",
@@ -45,7 +45,9 @@ def command(viewer: str, margin: float, database_url: str | None, state: Path, *
     except BadViewer as error:
         raise WrongSetting(f"VIEWER: {error}") from None
     engine = connect_patiently(address(database_url, state))
-    if not yes and sys.stdin.isatty():
+    if not yes:
+        if not sys.stdin.isatty():
+            raise WrongSetting("Nobody can be asked here: add --yes. What is erased cannot be brought back.")
         click.confirm(f"Erase all that {viewer} has watched? It cannot be brought back.", abort=True, err=True)
     try:
         erased = erase(engine, viewer, margin=timedelta(seconds=margin))

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from flixtrail.commands.options import state_option
+from flixtrail.local.errors import WrongSetting
 
 
 @click.command()
@@ -28,4 +29,7 @@ def command(viewer: str | None, secret_key: str | None, state: Path, *, ingest: 
     from streaming_app.auth import Tokens
 
     tokens = Tokens(secret_key or State(state).read()["secret_key"])
-    click.echo(tokens.ingest() if viewer is None else tokens.viewer(viewer))
+    try:
+        click.echo(tokens.ingest() if viewer is None else tokens.viewer(viewer))
+    except ValueError as error:
+        raise WrongSetting(f"--viewer: {error}") from None

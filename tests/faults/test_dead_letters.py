@@ -294,6 +294,13 @@ def test_dead_letters_are_listed_shown_redriven_and_dropped(demo: Demo, database
     assert demo.cli("dead", "list") == "0 dead letters\n"
 
 
+def test_many_that_are_dropped_at_once_do_not_come_back(demo: Demo) -> None:
+    for _ in range(3):
+        publish(demo, [message(b"\xff%d" % number, None, None) for number in range(150)], DEAD_LETTERS.name)
+        assert "dropped: 150 dead letters" in demo.cli("dead", "drop", "--all", "--yes")
+        assert waiting(demo, DEAD_LETTERS.name) == 0
+
+
 def test_a_broker_that_dies_while_messages_are_redriven_loses_none(demo: Demo, database: psycopg.Connection) -> None:
     events = [an_event() for _ in range(1000)]
     publish(demo, [a_batch(event) for event in events], DEAD_LETTERS.name)

@@ -442,7 +442,7 @@ def test_a_database_that_is_away_is_named(url: str, engine: Engine) -> None:
     write(engine, batch(3))
 
     def run(database_url: str) -> subprocess.CompletedProcess[str]:
-        command = [*program(), "erase", "alice"]
+        command = [*program(), "erase", "alice", "--yes"]
         variables = environment(DATABASE_URL=database_url)
         return subprocess.run(
             command, env=variables, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False

@@ -82,3 +82,12 @@ def test_a_viewer_keeps_the_cookie_it_has() -> None:
     response = Response()
     TOKENS.welcome(a_request("GET", cookie=a_cookie()), response)
     assert "Set-Cookie" not in response.headers
+
+
+@pytest.mark.parametrize("viewer_id", ["", "a" * 129, "a\tb", "a\x00"])
+def test_nobody_gets_a_token_under_a_name_that_could_not_be_erased(viewer_id: str) -> None:
+    with pytest.raises(ValueError, match="is no viewer"):
+        TOKENS.viewer(viewer_id)
+    # One that an older version made, or somebody else who has the key.
+    token = TOKENS._bearer.dumps({"viewer": viewer_id})  # noqa: SLF001
+    assert status(a_request(Authorization=f"Bearer {token!s}")) == 401
