@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from types import FrameType
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import click
 
 from flixtrail.local.errors import Interrupted, WrongSetting
+
+#: What the demo itself tells its parts, whatever the environment says (flixtrail/local/services.py).
+GIVEN = frozenset({"HOST", "PORT", "VIDEOS", "CACHE", "OUTBOX", "SECRET_KEY", "HISTORY_API_URL", "HISTORY_API_TOKEN"})
 
 
 @click.command(
@@ -46,6 +50,7 @@ def command(**options: str) -> None:
 
     try:
         settings = read(DemoSettings, {name.upper(): value for name, value in options.items()})
+        check_parts()
     except SettingsError as error:
         raise WrongSetting(str(error)) from None
 
@@ -57,6 +62,20 @@ def command(**options: str) -> None:
     state.make()
     with state.lock():
         run(Stack(settings, state, Teller()))
+
+
+def check_parts() -> None:
+    """See now what would only end the parts, again and again: settings of their own, such as OUTBOX_BYTES.
+
+    Raises SettingsError.
+    """
+    from history_worker.settings import WorkerSettings
+    from streaming_app.settings import StreamingSettings
+    from view_events.settings import read
+
+    inherited = {name: value for name, value in os.environ.items() if name not in GIVEN}
+    read(StreamingSettings, inherited)
+    read(WorkerSettings, inherited | {"DATABASE_URL": "postgresql:///"})
 
 
 def run(stack: Any) -> None:

@@ -208,6 +208,8 @@ def test_a_part_that_does_not_come_up_is_named_with_the_end_of_its_log(demo: Sta
     ("settings", "named"),
     [
         ({"PORT": "abc"}, "PORT"),
+        ({"OUTBOX_BYTES": "5"}, "OUTBOX_BYTES"),
+        ({"HOLD_S": "-1"}, "HOLD_S"),
         ({"PORT": "70000"}, "PORT"),
         ({"WORKERS": "0"}, "WORKERS"),
         ({"BROKER": "foo"}, "BROKER"),
