@@ -102,7 +102,7 @@ def load() -> Flask:
     """The app of one server process."""
     settings = read(ApiSettings)
     logs.configure(settings)
-    return create_app(settings, connect(settings.database_url, pool_size=THREADS))
+    return create_app(settings, connect(settings.database_url, pool_size=THREADS, pre_ping=True))
 
 
 def main() -> None:

@@ -72,20 +72,22 @@ def connect(
     url: str,
     *,
     pool_size: int,
+    pre_ping: bool = False,
     answer_s: float | None = ANSWER_S,
     hurry: Callable[[float], bool] | None = None,
 ) -> Engine:
     """An engine whose connections notice a database that went away and one that hangs. Opens none yet.
 
-    Make it after the process has forked. `answer_s` and `hurry`: see ImpatientConnection. With None for `answer_s` a
-    host that went away is still noticed (keepalives), a server that hangs is not.
+    Make it after the process has forked. `pre_ping` asks a pooled connection whether it lives before it is used: a
+    round trip, for those who do not try again. `answer_s` and `hurry`: see ImpatientConnection. With None for
+    `answer_s` a host that went away is still noticed (keepalives), a server that hangs is not.
     """
     engine = create_engine(
         url,
         pool_size=pool_size,
         max_overflow=0,
         hide_parameters=True,  # what is logged of an error names no viewer
-        pool_pre_ping=False,  # a round trip a batch; the retry after a lost connection does the same job
+        pool_pre_ping=pre_ping,
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_S,
             "options": f"-c statement_timeout={STATEMENT_TIMEOUT_MS} -c timezone=UTC"

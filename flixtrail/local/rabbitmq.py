@@ -17,10 +17,12 @@ from flixtrail.local.errors import DemoError
 from flixtrail.local.installed import HOW_TO_INSTALL, epmd_program, server_script
 from flixtrail.local.part import Part
 from flixtrail.local.state import State
-from view_events.topology import HISTORY
+from view_events.topology import ALONE, DEAD_LETTERS, HISTORY
 
 USER = "flixtrail"
 VIRTUAL_HOST = "flixtrail"
+
+QUEUES = (HISTORY, ALONE, DEAD_LETTERS)
 
 #: What may change over time is a policy, not part of the queue's declaration. A message that was given back this often
 #: may be a killer, and moves to `history.alone`, where it is tried once more by itself: the count of every message that
@@ -159,15 +161,20 @@ management.sample_retention_policies.detailed.minute = 1
         """Whether it takes AMQP connections: it opens that port last."""
         return ports.answers(self._ports["amqp"])
 
-    def knows_its_queue(self) -> bool:
-        """Whether the queue's name is on the disk. RabbitMQ writes the names of new quorum queues with a delay.
+    def knows_its_queues(self) -> bool:
+        """Whether the queues' names are on the disk. RabbitMQ writes the names of new quorum queues with a delay.
 
         Killed with -9 before that (seen on 3.10, up to three seconds after the first declaration), the node does not
-        find the queue's log again and begins the queue anew: what it had confirmed is gone, and nobody can consume.
+        find a queue's log again and begins the queue anew: what it had confirmed is gone, and nobody can consume.
         """
         written = [path.read_bytes() for path in Path(self.home, "data", "quorum").glob("*/names.dets")]
-        name = f"{VIRTUAL_HOST}_{HISTORY.name}".encode()
-        return not written or any(name in names for names in written)
+        return not written or any(all(_as_atom(queue.name) in names for queue in QUEUES) for names in written)
+
+
+def _as_atom(queue: str) -> bytes:
+    """A queue's name as Erlang writes it: after its length, so that no other name ends or begins with it."""
+    name = f"{VIRTUAL_HOST}_{queue}".encode()
+    return bytes([len(name)]) + name
 
 
 def password_hash(password: str) -> str:

@@ -96,7 +96,7 @@ class Stack:
         self._wait("the streaming app", self._web_is_ready)
         if self.rabbitmq:
             rabbitmq, given_up_at = self.rabbitmq, monotonic() + NAME_ON_DISK_S
-            self._wait("RabbitMQ's disk", lambda: rabbitmq.knows_its_queue() or monotonic() > given_up_at)
+            self._wait("RabbitMQ's disk", lambda: rabbitmq.knows_its_queues() or monotonic() > given_up_at)
         if self.has_flower:
             self.supervisor.add(services.flower(self.state, self.addresses))
 

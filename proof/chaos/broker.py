@@ -109,7 +109,7 @@ class BrokerInContainer(RabbitMQ):
             stop_wait_s=3,
         )
 
-    def knows_its_queue(self) -> bool:
+    def knows_its_queues(self) -> bool:
         """Newer versions write a queue's name before they answer."""
         return True
 

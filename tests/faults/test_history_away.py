@@ -7,6 +7,7 @@ import signal
 from time import monotonic
 from uuid import uuid4
 
+import psycopg
 import pytest
 
 from tests.client import Client, a_view
@@ -36,3 +37,13 @@ def test_a_frozen_history_api_stops_neither_recording_nor_streaming(rabbitmq_dem
             os.kill(pid, signal.SIGCONT)
     until(lambda: client.get("/api/history").status == 200, what="the history to be back")
     until(client.history, what="what was recorded meanwhile")
+
+
+def test_connections_that_postgresql_has_closed_meanwhile_are_not_noticed_by_the_reader(rabbitmq_demo: Demo) -> None:
+    client = Client(rabbitmq_demo.url, rabbitmq_demo.token(f"alice-{uuid4()}"))
+    until(lambda: client.get("/api/history").status == 200, what="a connection in the pool")
+    with psycopg.connect(rabbitmq_demo.status()["database"]["url"], autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'flixtrail'"
+        )
+    assert client.get("/api/history").status == 200
