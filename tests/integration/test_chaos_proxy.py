@@ -147,8 +147,14 @@ def test_a_delayed_link_says_everything_later(proxy: ProxyProcess, caller: socke
 def test_an_upstream_that_is_away_resets_who_comes(proxy: ProxyProcess) -> None:
     port = free_port()
     proxy.serve("nowhere", port, 1)  # a second free port may be the first one again, and so the proxy itself
-    with closing(connect(port)) as caller, pytest.raises(ConnectionResetError):
-        caller.recv(1024)
+    with pytest.raises(ConnectionResetError):
+        hear(port)
+
+
+def hear(port: int) -> bytes:
+    """Connect (which may be reset already) and listen."""
+    with closing(connect(port)) as caller:
+        return caller.recv(1024)
 
 
 def test_a_unix_socket_is_reached_over_tcp(proxy: ProxyProcess, tmp_path: Path) -> None:
