@@ -1,27 +1,41 @@
 # One image for all of Flixtrail's own services; docker-compose.yml says which of them a container is.
+#
+# Two stages: what installs the libraries stays behind. Nothing is compiled in either: every library comes as a wheel.
+
+FROM python:3.13-slim AS libraries
+
+# app: what the services need. reload: what docker-compose.dev.yml needs besides.
+ARG REQUIREMENTS=app
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+
+# The libraries change seldom, our code often: a layer of their own. Downloads are kept in a cache that outlives it, so
+# that one more library means one more download. Every file has its hash: a build gets what was tested, or fails.
+COPY requirements/${REQUIREMENTS}.txt requirements.txt
+RUN --mount=type=cache,target=/var/cache/pip \
+    python -m venv --without-pip /opt/flixtrail \
+ && python -m pip --python /opt/flixtrail/bin/python --cache-dir /var/cache/pip \
+    install --require-hashes --only-binary :all: -r requirements.txt
+
+
 FROM python:3.13-slim
 
-ENV PYTHONUNBUFFERED=1 \
-    PYTHONDONTWRITEBYTECODE=1 \
-    PIP_DISABLE_PIP_VERSION_CHECK=1 \
-    PIP_ROOT_USER_ACTION=ignore
+ENV PATH=/opt/flixtrail/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1
 
-# Not root: Celery warns about it, and nothing here needs it. The id is fixed, so that volumes keep their owner.
+# Not root: nothing here needs it. The id is fixed, so that volumes keep their owner, and nginx can be the same.
 # The folders are made here because a new named volume takes over the owner of the folder that it covers.
 RUN useradd --uid 10001 --create-home flixtrail \
  && install -d -o flixtrail -g flixtrail /var/cache/flixtrail /var/lib/flixtrail/outbox
 
-# The libraries change seldom, our code often: a layer of their own, and downloads that outlive it.
-# Every file has its hash, so a build gets what was tested or fails.
-WORKDIR /app
-COPY requirements/app.txt requirements/
-RUN --mount=type=cache,target=/var/cache/pip \
-    pip install --cache-dir /var/cache/pip --require-hashes -r requirements/app.txt
+COPY --from=libraries /opt/flixtrail /opt/flixtrail
 
+WORKDIR /app
 COPY celeryconfig.py ./
 COPY view_events view_events
 COPY history_worker history_worker
 COPY streaming_app streaming_app
+COPY flixtrail flixtrail
 COPY deploy/healthy.py deploy/
 # Compiled now: the user below may not write here.
 RUN python -m compileall -q .

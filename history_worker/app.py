@@ -9,7 +9,8 @@ from typing import Any
 
 from celery import Celery
 from celery.exceptions import CPendingDeprecationWarning
-from celery.signals import celeryd_after_setup, setup_logging
+from celery.signals import celeryd_after_setup, celeryd_init, setup_logging
+from celery.worker.control import Panel
 
 from history_worker.settings import WorkerSettings
 from view_events import logs, topology
@@ -17,6 +18,8 @@ from view_events.settings import SettingsError, read
 
 #: How long the broker may take for an answer that the worker waits for: less than a heartbeat, since none is sent then.
 ANSWER_S = 8
+#: Remote control commands that a worker obeys besides those that only look: Flower asks for events.
+HARMLESS_COMMANDS = frozenset({"enable_events", "disable_events", "heartbeat"})
 
 try:
     settings = read(WorkerSettings)
@@ -34,6 +37,18 @@ def _logs(**_: Any) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Said at each lost connection: a default will change that celeryconfig.py sets.
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning, module="celery.worker.consumer")
+
+
+@celeryd_init.connect  # type: ignore[untyped-decorator]
+def _only_looking(**_: Any) -> None:
+    """Let remote control look and change nothing.
+
+    Whoever may look at workers (Flower) writes to the same exchange as whoever may shut them down: the broker cannot
+    tell these apart, so the worker does. What Celery calls an inspect command stays, and the switch of events.
+    """
+    for name, command in list(Panel.meta.items()):
+        if command.type == "control" and name not in HARMLESS_COMMANDS:
+            del Panel.meta[name], Panel.data[name]
 
 
 @celeryd_after_setup.connect  # type: ignore[untyped-decorator]

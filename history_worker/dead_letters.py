@@ -27,6 +27,8 @@ READER_WAIT_S = 5
 LOOK_EVERY_S = 0.2
 #: What RabbitMQ lets a consumer of a quorum queue hold.
 PREFETCH = 2_000
+#: The nameless exchange: to the queue of that name, and to no other.
+TO_ONE_QUEUE = ""
 #: Hexadecimal digits of an id that are shown; any beginning that only one dead letter has will do.
 SHORT_ID = 8
 
@@ -137,7 +139,7 @@ class DeadLetters:
 
     def redrive(self, letter: DeadLetter) -> None:
         """Send it again, to `history` alone: other subscribers of the exchange have had it."""
-        copy(self.channel, letter.raw, HISTORY.name, {REDRIVEN: letter.times})
+        copy(self.channel, letter.raw, HISTORY.name, {REDRIVEN: letter.times}, exchange=TO_ONE_QUEUE)
         letter.message.ack()
 
     def drop(self, letter: DeadLetter) -> None:

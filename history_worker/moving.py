@@ -10,6 +10,7 @@ from kombu.exceptions import OperationalError
 from kombu.transport.base import StdChannel
 
 from history_worker.reasons import without_past
+from view_events import topology
 
 #: How long a connect, an answer or a confirm may take. A broker that is slower is treated as away.
 TIMEOUT_S = 2
@@ -45,8 +46,18 @@ def drop(connection: Connection) -> None:
     connection.collect(socket_timeout=0.1)
 
 
-def copy(channel: StdChannel, raw: Any, queue: str, notes: dict[str, Any] | None = None) -> None:
+def copy(
+    channel: StdChannel,
+    raw: Any,
+    queue: str,
+    notes: dict[str, Any] | None = None,
+    *,
+    exchange: str = topology.DEAD.name,
+) -> None:
     """Put a copy of a message, as py-amqp got it, into one queue, without the broker's notes on its past.
+
+    By default through `views.dead`, to which `views.dead` and `history.alone` are bound under their names. The nameless
+    exchange reaches every queue, and so a worker may not write to it.
 
     Returns when it is confirmed; the caller then acknowledges the message. A crash between the two leaves it in both
     queues: harmless, its events have ids. Raises one of AWAY.
@@ -57,7 +68,7 @@ def copy(channel: StdChannel, raw: Any, queue: str, notes: dict[str, Any] | None
     properties["delivery_mode"] = PERSISTENT
     channel.basic_publish(
         type(raw)(raw.body, **properties),
-        exchange="",  # to this queue and no other
+        exchange=exchange,
         routing_key=queue,
         mandatory=True,  # without the queue it comes back (and raises) instead of vanishing
         confirm_timeout=TIMEOUT_S,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from view_events.logs import LogSettings
-from view_events.settings import DEVELOPMENT_SECRET, LOOPBACK, DatabaseUrl, Port
+from view_events.settings import DEVELOPMENT_SECRET, DatabaseUrl, Port
 
 
 class DatabaseSettings(LogSettings):
@@ -32,8 +32,6 @@ class ApiSettings(DatabaseSettings):
     history_api_port: Port = 8001
     history_api_token: Annotated[str, Field(min_length=16)] = DEVELOPMENT_SECRET
 
-    @model_validator(mode="after")
-    def _no_default_secret_outside_loopback(self) -> Self:
-        if self.history_api_host not in LOOPBACK and self.history_api_token == DEVELOPMENT_SECRET:
-            raise ValueError(f"HISTORY_API_TOKEN must be set to listen on {self.history_api_host}")
-        return self
+    def listens_on(self) -> str:
+        """Where other services ask."""
+        return self.history_api_host

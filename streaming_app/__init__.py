@@ -11,6 +11,7 @@ def create_app(settings: StreamingSettings) -> Flask:
     """Wire the parts together. Start and stop `services.publisher` around it, after the process has forked."""
     # Imported here, so that `flixtrail token` can use streaming_app.auth without loading a web server and a codec.
     from celery import Celery
+    from werkzeug.middleware.proxy_fix import ProxyFix
 
     from streaming_app import api, health, pages, problems, video_bytes, views
     from streaming_app.auth import Tokens
@@ -37,6 +38,9 @@ def create_app(settings: StreamingSettings) -> Flask:
         tokens=tokens,
         stream_views=StreamViews(tokens, publisher),
     )
+    if settings.behind_proxy:
+        # Whether viewers come over TLS: then their cookie is for TLS alone.
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=0, x_proto=1)  # type: ignore[method-assign]
     for part in (views, api, video_bytes, pages, health):
         app.register_blueprint(part.blueprint)
     problems.install(app)

@@ -92,13 +92,16 @@ class App:
         video = catalogue.at_hand(video_id)
         if video is None:  # a new file perhaps, for which the folder has to be looked at
             video = await self._loop.run_in_executor(self._threads, catalogue.get, video_id)
-        reply = reply_for(video, scope.method, scope.headers) if video else None
+        proxy = self._settings.behind_proxy
+        reply = reply_for(video, scope.method, scope.headers, behind_proxy=proxy) if video else None
         if video is None or reply is None or reply.detail:
             _send(proto, refusal(video_id, reply))
-        elif reply.start == reply.end:
+            return
+        if reply.start == reply.end or reply.by_proxy:
             proto.response_empty(reply.status, list(reply.headers))
         else:
             proto.response_file_range(reply.status, list(reply.headers), str(video.path), reply.start, reply.end)
+        if reply.start != reply.end:
             self._note(scope, video_id)  # now that the bytes are on their way: they never wait for the history
 
     def _note(self, scope: Scope, video_id: str) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import DirectoryPath, Field, model_validator
+from pydantic import DirectoryPath, Field
 
 from view_events.logs import LogSettings
-from view_events.settings import DEVELOPMENT_SECRET, LOOPBACK, Port
+from view_events.settings import DEVELOPMENT_SECRET, Port
 
 
 class StreamingSettings(LogSettings):
@@ -30,8 +30,9 @@ class StreamingSettings(LogSettings):
     history_api_url: Annotated[str, Field(pattern=r"^https?://")] = "http://127.0.0.1:8001"
     history_api_token: Annotated[str, Field(min_length=16)] = DEVELOPMENT_SECRET
 
-    @model_validator(mode="after")
-    def _no_default_secret_outside_loopback(self) -> Self:
-        if self.host not in LOOPBACK and DEVELOPMENT_SECRET in {self.secret_key, self.history_api_token}:
-            raise ValueError(f"SECRET_KEY and HISTORY_API_TOKEN must be set to listen on {self.host}")
-        return self
+    #: Whether nginx is in front (deploy/nginx): it then sends the video bytes, and says how it was reached.
+    behind_proxy: bool = False
+
+    def listens_on(self) -> str:
+        """Where viewers come in."""
+        return self.host

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Protocol
+from urllib.parse import quote
 
 from werkzeug.http import http_date, parse_date, parse_etags
 
@@ -15,6 +16,9 @@ METHODS = ("GET", "HEAD")
 LAST_SECOND = 253_402_300_799
 #: One range: `bytes=0-499`, `bytes=500-` or `bytes=-500`. More digits than this are no position in any file.
 ONE_RANGE = re.compile(r"bytes=[ \t]*(?P<first>[0-9]{0,1000})-(?P<last>[0-9]{0,1000})[ \t]*", re.IGNORECASE)
+
+#: Before the path of a file, in what is said to nginx (deploy/nginx/nginx.conf).
+ACCEL_PREFIX = "/accel"
 
 #: A range that holds no byte of the file.
 UNSATISFIABLE = (0, 0)
@@ -50,7 +54,7 @@ class File:
 class Reply:
     """Status and headers, and which bytes of the file to send: `start` to `end`, without `end`; none if they are equal.
 
-    `detail` says what was wrong, for an answer of 4xx.
+    `detail` says what was wrong, for an answer of 4xx. `by_proxy`: the proxy in front sends these bytes.
     """
 
     status: HTTPStatus
@@ -58,6 +62,7 @@ class Reply:
     start: int = 0
     end: int = 0
     detail: str = ""
+    by_proxy: bool = False
 
 
 def answer(method: str, headers: Headers, file: File) -> Reply:
@@ -83,6 +88,23 @@ def answer(method: str, headers: Headers, file: File) -> Reply:
         sent.append(("content-range", f"bytes {start}-{end - 1}/{file.size}"))
     status = HTTPStatus.PARTIAL_CONTENT if found else HTTPStatus.OK
     return Reply(status, tuple(sent), start, end if method == "GET" else start)
+
+
+def hand_over(method: str, headers: Headers, file: File, path: str) -> Reply:
+    """Let the proxy send the file at `path` (X-Accel-Redirect).
+
+    It sees to ranges and preconditions itself, by its own tag of the file, which is the one that clients have. `start`
+    and `end` are what it will send to somebody who has nothing of it yet.
+    """
+    wanted = headers.get("range") if method == "GET" else None
+    start, end = (_range(wanted, file.size) if wanted else None) or (0, file.size)
+    sent = (
+        ("content-type", file.content_type),
+        ("cache-control", "no-cache"),
+        # nginx decodes it as it decodes an address: what stands in a file's name must not look like one.
+        ("x-accel-redirect", ACCEL_PREFIX + quote(path)),
+    )
+    return Reply(HTTPStatus.OK, sent, start, end if method == "GET" else start, by_proxy=True)
 
 
 def _range(value: str, size: int) -> tuple[int, int] | None:

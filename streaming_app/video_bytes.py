@@ -12,7 +12,7 @@ from flask import Blueprint, Response, request
 from streaming_app.catalogue import Video
 from streaming_app.problems import problem
 from streaming_app.services import services
-from streaming_app.streaming import METHODS, File, Headers, Reply, answer
+from streaming_app.streaming import METHODS, File, Headers, Reply, answer, hand_over
 
 blueprint = Blueprint("video_bytes", __name__)
 
@@ -24,13 +24,15 @@ BLOCK_BYTES = 256 * 1024
 def stream(video_id: str) -> Response:
     """The bytes of a video, or a range of them."""
     video = services().catalogue.get(video_id)
-    reply = reply_for(video, request.method, request.headers) if video else None
+    proxy = services().settings.behind_proxy
+    reply = reply_for(video, request.method, request.headers, behind_proxy=proxy) if video else None
     if video is None or reply is None or reply.detail:
         return refusal(video_id, reply)
     authorization = request.headers.get("Authorization")
     if authorization and "playback" not in request.args and reply.end > reply.start:
         services().stream_views.note(authorization, video_id)
-    return Response(_blocks(video.path, reply.start, reply.end), reply.status, reply.headers)
+    blocks = () if reply.by_proxy else _blocks(video.path, reply.start, reply.end)
+    return Response(blocks, reply.status, reply.headers)
 
 
 def refusal(video_id: str, reply: Reply | None) -> Response:
@@ -40,7 +42,7 @@ def refusal(video_id: str, reply: Reply | None) -> Response:
     return problem(reply.status, reply.detail, dict(reply.headers))
 
 
-def reply_for(video: Video, method: str, headers: Headers) -> Reply | None:
+def reply_for(video: Video, method: str, headers: Headers, *, behind_proxy: bool) -> Reply | None:
     """What to answer for the file as it is now; None when it is not there any more."""
     try:
         status = video.path.stat()
@@ -48,7 +50,8 @@ def reply_for(video: Video, method: str, headers: Headers) -> Reply | None:
         return None
     if not stat.S_ISREG(status.st_mode):
         return None
-    return answer(method, headers, File(video.id, status.st_size, status.st_mtime_ns, video.content_type))
+    file = File(video.id, status.st_size, status.st_mtime_ns, video.content_type)
+    return hand_over(method, headers, file, str(video.path)) if behind_proxy else answer(method, headers, file)
 
 
 def _blocks(path: Path, start: int, end: int) -> Iterator[bytes]:

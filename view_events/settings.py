@@ -14,8 +14,10 @@ DEFAULT_AMQP_URL = "amqp://guest:guest@127.0.0.1:5672//"
 
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-#: Known to everybody who has read this line, so it is refused as soon as a service listens beyond this machine.
+#: The default outside of containers. Known to everybody who has read this line, so it is refused as soon as a service
+#: can be reached from beyond this machine; so is whatever has the mark of docker-compose.yml's defaults.
 DEVELOPMENT_SECRET = "development-only-secret"  # noqa: S105 (see above)
+DEVELOPMENT_MARK = "change-me-"
 #: Variables whose value no message repeats.
 SECRET_ENDINGS = ("_KEY", "_TOKEN", "PASSWORD")
 
@@ -32,6 +34,14 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+    #: From where the service can be reached, when that is not what it listens on: a container listens on 0.0.0.0 and is
+    #: published on an address of its host.
+    published_on: str | None = None
+
+    def listens_on(self) -> str:
+        """The address that the service itself listens on."""
+        return "127.0.0.1"
+
 
 S = TypeVar("S", bound=Settings)
 
@@ -45,9 +55,27 @@ def read(model: type[S], environ: Mapping[str, str] | None = None) -> S:
     names = {name: name.upper() for name in model.model_fields}
     values = {name: environ[var] for name, var in names.items() if environ.get(var)}
     try:
-        return model.model_validate(values)
+        settings = model.model_validate(values)
     except ValidationError as error:
         raise SettingsError("\n".join(map(_sentence, error.errors()))) from None
+    where = settings.published_on or settings.listens_on()
+    if where not in LOOPBACK and (known := sorted(_development_secrets(settings, environ))):
+        raise SettingsError(
+            f"{' and '.join(known)} must be set to listen on {where}: everybody knows the development default. "
+            "`make secrets` writes random ones into .env"
+        )
+    return settings
+
+
+def _development_secrets(settings: Settings, environ: Mapping[str, str]) -> set[str]:
+    """The variables that have a development default, wherever in their value: also a password in a URL.
+
+    All of the environment is looked through, since a library may read what no setting of ours names.
+    """
+    named = {name.upper(): str(value) for name, value in settings}
+    return {
+        name for name, value in {**environ, **named}.items() if DEVELOPMENT_SECRET in value or DEVELOPMENT_MARK in value
+    }
 
 
 def _sentence(error: Any) -> str:

@@ -102,6 +102,7 @@ ENTITIES = (
     *(Binding(DEAD_LETTERS, DIED, arguments=died_of(reason)) for reason in ("rejected", "expired", "maxlen")),
     Binding(ALONE, DIED, arguments=died_of("delivery_limit")),
     Binding(DIED, DEAD, routing_key="history"),
+    Binding(ALONE, DEAD, routing_key=ALONE.name),  # a worker publishes there anew what it tries alone
     HISTORY,
 )
 #: pgmq has neither dead-lettering nor bindings between exchanges; a worker puts events that are refused there itself.

@@ -54,6 +54,30 @@ def test_the_development_secret_is_refused_outside_loopback(model: type, environ
     read(model, {**environ, **database, **SECRETS})
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("SECRET_KEY", "change-me-secret-key"),
+        ("AMQP_URL", "amqp://streaming-app:change-me-streaming-app@rabbitmq:5672//"),
+        ("FLOWER_BASIC_AUTH", "flixtrail:change-me-flower"),  # read by Flower, and by no setting of ours
+    ],
+)
+def test_a_development_default_is_refused_once_it_can_be_reached_from_elsewhere(variable: str, value: str) -> None:
+    environ = {**SECRETS, "HOST": "0.0.0.0", variable: value}
+    with pytest.raises(SettingsError, match=f"{variable} must be set to listen on 192.0.2.1") as refused:
+        read(StreamingSettings, {**environ, "PUBLISHED_ON": "192.0.2.1"})
+    assert "change-me" not in str(refused.value)
+    # In a container it listens on 0.0.0.0, and only this machine reaches it.
+    read(StreamingSettings, {**environ, "PUBLISHED_ON": "127.0.0.1"})
+
+
+def test_a_service_without_a_page_refuses_development_defaults_too() -> None:
+    url = "postgresql://writer:change-me-writer@postgres/flixtrail"
+    with pytest.raises(SettingsError, match="DATABASE_URL must be set"):
+        read(DatabaseSettings, {"DATABASE_URL": url, "PUBLISHED_ON": "0.0.0.0"})
+    read(DatabaseSettings, {"DATABASE_URL": url})
+
+
 def test_a_database_url_is_taken_as_postgresql_writes_it() -> None:
     url = read(DatabaseSettings, {"DATABASE_URL": "postgresql://me@/x?host=/run/pg"}).database_url
     assert url == "postgresql+psycopg://me@/x?host=/run/pg"

@@ -78,9 +78,14 @@ class Answer:
 class Site:
     """Asks both, and sees that they say the same."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, behind_proxy: bool = False) -> None:
         self.videos = folder / "videos"
-        self.settings = StreamingSettings(cache=folder / "cache", videos=self.videos, **SETTINGS)  # type: ignore[arg-type]
+        self.settings = StreamingSettings(
+            cache=folder / "cache",
+            videos=self.videos,
+            behind_proxy=behind_proxy,
+            **SETTINGS,  # type: ignore[arg-type]
+        )
         self.flask = create_app(self.settings)
         services: Services = self.flask.extensions["flixtrail"]
         self.notes = Notes()
@@ -195,6 +200,58 @@ def test_a_video_that_this_process_has_not_seen_yet_is_not_sent_by_way_of_flask(
     new = make_clip(site.videos / "new.mp4")
     assert site.services.catalogue.at_hand("new") is None
     assert site.from_rsgi("GET", "/videos/new/stream", {}).body == new.read_bytes()
+
+
+@pytest.fixture
+def behind_proxy(tmp_path: Path) -> Site:
+    make_clip(tmp_path / "videos" / "100% père?.mp4")
+    site = Site(tmp_path, behind_proxy=True)
+    site.services.catalogue.videos()
+    return site
+
+
+@pytest.mark.parametrize("ask", [Site.from_flask, Site.from_rsgi])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    "headers",
+    # The tags are the proxy's, and so are the answers to them.
+    [{}, RANGE, {"range": "bytes=99999999-"}, {"if-none-match": "*"}, {"if-match": '"of-nginx"'}],
+)
+def test_a_proxy_in_front_sends_the_bytes(behind_proxy: Site, ask: Any, method: str, headers: dict[str, str]) -> None:
+    (video,) = behind_proxy.services.catalogue.videos()
+    answer = ask(behind_proxy, method, f"/videos/{video.id}/stream", headers)
+    assert (answer.status, answer.body) == (200, b"")
+    folder = behind_proxy.videos.resolve()
+    assert answer.headers["x-accel-redirect"] == f"/accel{folder}/100%25%20p%C3%A8re%3F.mp4"
+    assert answer.headers["content-type"] == "video/mp4"
+    assert "etag" not in answer.headers
+
+
+@pytest.mark.parametrize("ask", [Site.from_flask, Site.from_rsgi])
+def test_behind_a_proxy_who_streams_is_noted_and_who_gets_nothing_is_not(behind_proxy: Site, ask: Any) -> None:
+    (video,) = behind_proxy.services.catalogue.videos()
+    ask(behind_proxy, "HEAD", f"/videos/{video.id}/stream", TOKEN)
+    ask(behind_proxy, "GET", f"/videos/{video.id}/stream", {"range": "bytes=99999999-", **TOKEN})
+    assert behind_proxy.notes.noted == []
+    ask(behind_proxy, "GET", f"/videos/{video.id}/stream", {**RANGE, **TOKEN})
+    assert behind_proxy.notes.noted == [("Bearer x", video.id)]
+
+
+@pytest.mark.parametrize("ask", [Site.from_flask, Site.from_rsgi])
+def test_behind_a_proxy_what_is_not_there_is_404(behind_proxy: Site, ask: Any) -> None:
+    assert ask(behind_proxy, "GET", "/videos/nobody/stream", {}).status == 404
+
+
+def test_a_cookie_is_for_tls_alone_where_the_proxy_says_that_the_viewer_came_over_it(behind_proxy: Site) -> None:
+    plain = behind_proxy.from_flask("GET", "/", {})
+    assert "Secure" not in plain.headers["Set-Cookie"]
+    tls = behind_proxy.from_flask("GET", "/", {"X-Forwarded-Proto": "https"})
+    assert "Secure" in tls.headers["Set-Cookie"]
+
+
+def test_without_a_proxy_nobody_is_believed_who_says_so(site: Site) -> None:
+    answer = site.from_flask("GET", "/", {"X-Forwarded-Proto": "https"})
+    assert "Secure" not in answer.headers["Set-Cookie"]
 
 
 def test_a_failure_of_the_adapter_is_a_500_and_a_log_line(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
