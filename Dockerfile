@@ -8,13 +8,15 @@ FROM python:3.13-slim AS libraries
 ARG REQUIREMENTS=app
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 
-# The libraries change seldom, our code often: a layer of their own. Downloads are kept in a cache that outlives it, so
-# that one more library means one more download. Every file has its hash: a build gets what was tested, or fails.
+# The libraries change seldom, our code often: a layer of their own. The wheels are kept in a folder that outlives it, so
+# that one more library means one more download, also from an index that lets nobody keep what it sends. Every file has
+# its hash: a build gets what was tested, or fails.
 COPY requirements/${REQUIREMENTS}.txt requirements.txt
-RUN --mount=type=cache,target=/var/cache/pip \
-    python -m venv --without-pip /opt/flixtrail \
- && python -m pip --python /opt/flixtrail/bin/python --cache-dir /var/cache/pip \
-    install --require-hashes --only-binary :all: -r requirements.txt
+RUN --mount=type=cache,target=/var/cache/wheels \
+    python -m pip download --no-deps --only-binary :all: --require-hashes -r requirements.txt -d /var/cache/wheels \
+ && python -m venv --without-pip /opt/flixtrail \
+ && python -m pip --python /opt/flixtrail/bin/python install --no-deps --no-index --no-cache-dir \
+    --find-links /var/cache/wheels --require-hashes -r requirements.txt
 
 
 FROM python:3.13-slim

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: demo test load chaos lint pins help python
+.PHONY: demo test load chaos lint secrets backup restore pins help python
 # One after another: two of them must not build the same .venv.
 .NOTPARALLEL:
 
@@ -28,13 +28,24 @@ lint: $(VENV)/.dev $(VENV)/.package  ## check style, format and types
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 
+secrets: $(VENV)/.demo $(VENV)/.package  ## write random secrets for docker compose into .env; those that are there stay
+	@$(BIN)/flixtrail secrets
+
+backup: $(VENV)/.demo $(VENV)/.package  ## back up the compose stack  [TO=backups; QUIET=1: let nobody in until all is written]
+	@$(BIN)/flixtrail backup $(TO) $(if $(QUIET),--quiet)
+
+restore: $(VENV)/.demo $(VENV)/.package  ## put a backup back into the compose stack  [FROM=backups/...; YES=1: do not ask]
+	@$(if $(FROM),,echo "Which one? FROM=backups/... make restore" >&2; exit 2)
+	@$(BIN)/flixtrail restore $(FROM) $(if $(YES),--yes)
+
 pins: $(VENV)/.dev  ## write requirements/*.txt anew from pyproject.toml: the newest versions that it allows
 	@$(COMPILE) --extra monitor --output-file requirements/app.txt
+	@$(COMPILE) --extra monitor --extra reload --constraint requirements/app.txt --output-file requirements/reload.txt
 	@$(COMPILE) --extra monitor --extra local --output-file requirements/demo.txt
 	@$(COMPILE) --extra monitor --extra local --group dev --output-file requirements/dev.txt
 
 help:  ## show this
-	@awk -F ' *## *' '/^[a-z]+:.*##/ { sub(/:.*/, "", $$1); printf "  make %-6s  %s\n", $$1, $$2 }' Makefile
+	@awk -F ' *## *' '/^[a-z]+:.*##/ { sub(/:.*/, "", $$1); printf "  make %-7s  %s\n", $$1, $$2 }' Makefile
 
 # --universal: for every Python from 3.11 on and every system. No index: a lock file names no address.
 COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 \

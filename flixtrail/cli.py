@@ -13,9 +13,12 @@ from flixtrail.local.errors import DemoError
 #: Each lives in the module of its name, which is imported only when it is asked for: `flixtrail status` shall not wait
 #: for what `flixtrail send` needs.
 COMMANDS = {
+    "backup": "Back up the history of the compose stack.",
     "dead": "Dead letters: list, show, redrive or drop what could not be stored.",
     "demo": "Start everything on this machine, until Ctrl-C.",
     "erase": "Erase all that a viewer has watched.",
+    "restore": "Put a backup back into the compose stack.",
+    "secrets": "Make random secrets for docker compose.",
     "send": "Record N views, and wait until they are stored.",
     "status": "Which process is what.",
     "token": "Make a bearer token.",

@@ -64,13 +64,16 @@ def command(viewer: str, margin: float, database_url: str | None, state: Path, *
 
 def address(database_url: str | None, state: Path) -> str:
     """The history database that is named, or the running demo's. Raises WrongSetting, NotRunning."""
-    from flixtrail.local.running import Running
-    from flixtrail.local.state import State
     from history_worker.settings import DatabaseSettings
     from view_events.settings import SettingsError, read
 
+    if database_url is None:
+        from flixtrail.local.running import Running  # in an image there is no demo, nor what it needs
+        from flixtrail.local.state import State
+
+        database_url = Running(State(state)).database_url
     try:
-        return read(DatabaseSettings, {"DATABASE_URL": database_url or Running(State(state)).database_url}).database_url
+        return read(DatabaseSettings, {"DATABASE_URL": database_url}).database_url
     except SettingsError as error:
         raise WrongSetting(str(error)) from None
 

@@ -1,0 +1,78 @@
+"""`flixtrail restore`: what `flixtrail backup` wrote, back again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flixtrail.commands.backup import ABOUT, DEFINITIONS, HISTORY, PSQL, steps
+from flixtrail.compose import Compose
+from flixtrail.local.errors import WrongSetting
+
+#: Users that docker-compose.yml sets up (deploy/rabbitmq/definitions.json). Their passwords are those of .env.
+OURS = frozenset({"flixtrail", "streaming-app", "history-worker", "monitor", "operator"})
+#: All or nothing. The schema goes first: what is in the database and not in the dump goes with it.
+RESTORE = """
+{ echo 'DROP SCHEMA public CASCADE; CREATE SCHEMA public AUTHORIZATION pg_database_owner;'
+  pg_restore --no-owner --no-privileges --file=-
+} | psql -U flixtrail -d flixtrail -Xq --single-transaction -v ON_ERROR_STOP=1 >/dev/null
+"""
+
+
+#: By way of a file: from a pipe, rabbitmqctl 4.3 on Erlang 28 does not take it.
+IMPORT = """
+umask 077; cat >/tmp/import.json; rabbitmqctl -q import_definitions /tmp/import.json >&2; status=$?
+rm -f /tmp/import.json; exit $status
+"""
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal to ask on.")
+def command(folder: Path, *, yes: bool) -> None:
+    """Put back what `flixtrail backup` wrote into FOLDER, in place of what the compose stack has now.
+
+    Views go on being accepted meanwhile: they wait in the queue and are written afterwards, like those that were there
+    before. The database changes in one transaction: it is all as in the backup, or as it was.
+    """
+    about, definitions = read(folder)
+    if not yes:
+        if not sys.stdin.isatty():
+            raise WrongSetting("Nobody can be asked here: add --yes. What is stored now is replaced.")
+        question = f"Replace the history by that of {about['began_at']} ({about['views']:,} views)?"
+        click.confirm(question, abort=True, err=True)
+    compose = Compose()
+    with steps() as step:
+        step("stopping the workers and the history API")
+        compose("stop", "history-worker", "history-api")
+        try:
+            step("the database")
+            compose.feed(folder / HISTORY, "exec", "-T", "postgres", "bash", "-o", "pipefail", "-c", RESTORE)
+            step("roles, migrations, grants")
+            compose("run", "--rm", "--no-deps", "-T", "roles")
+            compose("run", "--rm", "--no-deps", "-T", "migrate")
+            step("the broker's definitions")
+            data = json.dumps(definitions).encode()
+            compose("exec", "-T", "rabbitmq", "bash", "-c", IMPORT, data=data)
+            views = int(compose(*PSQL, "-c", "SELECT count(*) FROM view_events"))
+        finally:
+            step("starting the workers and the history API")
+            compose("start", "history-worker", "history-api")
+    click.echo(f"restored: {views:,} views, as of {about['began_at']}. What waited in the queue is being written.")
+
+
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """backup.json, and the definitions without the users that docker-compose.yml sets up. Raises WrongSetting."""
+    try:
+        about = json.loads((folder / ABOUT).read_text())
+        definitions = json.loads((folder / DEFINITIONS).read_text())
+        if (folder / HISTORY).stat().st_size != about["bytes"]:
+            raise WrongSetting(f"FOLDER: {folder / HISTORY} has not the {about['bytes']:,} bytes that it had")
+    except (OSError, ValueError, KeyError) as error:
+        raise WrongSetting(f"FOLDER: {folder} is no whole backup: {error}") from None
+    definitions["users"] = [user for user in definitions.get("users", []) if user["name"] not in OURS]
+    return about, definitions

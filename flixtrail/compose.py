@@ -1,0 +1,68 @@
+"""The stack of docker-compose.yml, as the command line runs it: `docker compose` in the folder that holds that file."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+from flixtrail.local.errors import DemoError
+
+#: What takes longer hangs: a dump of a large history is given more.
+TIMEOUT_S = 120
+
+
+class ComposeFailed(DemoError):
+    """A `docker compose` command did not succeed; the message has the end of what it said."""
+
+
+class Compose:
+    """Runs `docker compose` commands. All raise ComposeFailed."""
+
+    def __init__(self, folder: Path | None = None, environment: Mapping[str, str] | None = None) -> None:
+        self._folder = folder
+        self._environment = environment
+
+    def __call__(self, *arguments: str, data: bytes | None = None, timeout_s: float | None = TIMEOUT_S) -> str:
+        """What the command printed. `data` is what it reads."""
+        return self._run(arguments, subprocess.PIPE, {"input": data or b""}, timeout_s).decode(errors="replace")
+
+    def save(self, file: Path, *arguments: str) -> None:
+        """Write what the command prints to a file, which is there whole or not at all. May take as long as it takes."""
+        unfinished = file.with_name(f"{file.name}.unfinished")
+        try:
+            with unfinished.open("wb") as to:
+                self._run(arguments, to, {"stdin": subprocess.DEVNULL}, None)
+            unfinished.replace(file)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def feed(self, file: Path, *arguments: str) -> str:
+        """Let the command read a file. May take as long as it takes."""
+        with file.open("rb") as stdin:
+            return self._run(arguments, subprocess.PIPE, {"stdin": stdin}, None).decode(errors="replace")
+
+    def _run(
+        self, arguments: tuple[str, ...], stdout: int | IO[bytes], stdin: Mapping[str, object], timeout_s: float | None
+    ) -> bytes:
+        command = ["docker", "compose", "--ansi", "never", *arguments]
+        try:
+            done = subprocess.run(  # type: ignore[call-overload]  # noqa: S603 (no shell; the arguments are ours)
+                command,
+                stdout=stdout,
+                stderr=subprocess.PIPE,
+                cwd=self._folder,
+                env=self._environment,
+                timeout=timeout_s,
+                check=False,
+                **stdin,
+            )
+        except FileNotFoundError:
+            raise ComposeFailed("docker is not installed here; this is about the stack of docker-compose.yml") from None
+        except subprocess.TimeoutExpired:
+            raise ComposeFailed(f"{' '.join(command)} did not end within {timeout_s} s") from None
+        if done.returncode:
+            said = done.stderr.decode(errors="replace").strip().splitlines()[-8:]
+            raise ComposeFailed("\n".join([f"{' '.join(command[:6])} … failed:", *(f"  | {line}" for line in said)]))
+        return bytes(done.stdout or b"")
