@@ -16,13 +16,43 @@ from flixtrail.local.errors import WrongSetting
 #: Users that docker-compose.yml sets up (deploy/rabbitmq/definitions.json). Their passwords are those of .env.
 OURS = frozenset({"flixtrail", "streaming-app", "history-worker", "monitor", "operator"})
 #: All or nothing. The schema goes first: what is in the database and not in the dump goes with it.
+#:
+#: Who was erased since the backup stays erased: the tombstones of now are kept, and what the dump brings back of those
+#: viewers goes again.
+BEFORE = """
+CREATE TEMPORARY TABLE erased_now (viewer bytea, erased_at timestamptz);
+CREATE TEMPORARY TABLE erased_events_now (event_id uuid);
+DO $$ BEGIN
+    IF to_regclass('public.erasures') IS NOT NULL THEN
+        INSERT INTO erased_now SELECT viewer, erased_at FROM public.erasures;
+        INSERT INTO erased_events_now SELECT event_id FROM public.erased_events;
+    END IF;
+END $$;
+DROP SCHEMA public CASCADE;
+CREATE SCHEMA public AUTHORIZATION pg_database_owner;
+"""
+AFTER = """
+CREATE TEMPORARY TABLE since AS
+SELECT viewer_id, now.viewer, now.erased_at
+  FROM pg_temp.erased_now AS now
+  LEFT JOIN public.erasures AS known ON known.viewer = now.viewer
+  LEFT JOIN (SELECT DISTINCT viewer_id FROM public.view_events) AS of
+         ON sha256(convert_to(viewer_id, 'UTF8')) = now.viewer
+ WHERE known.erased_at IS NULL OR known.erased_at < now.erased_at;
+WITH gone AS (
+    DELETE FROM public.view_events WHERE viewer_id IN (SELECT viewer_id FROM pg_temp.since) RETURNING event_id
+)
+INSERT INTO public.erased_events
+SELECT event_id FROM gone UNION SELECT event_id FROM pg_temp.erased_events_now
+    ON CONFLICT DO NOTHING;
+DELETE FROM public.playbacks WHERE viewer_id IN (SELECT viewer_id FROM pg_temp.since);
+INSERT INTO public.erasures SELECT DISTINCT viewer, erased_at FROM pg_temp.since
+    ON CONFLICT (viewer) DO UPDATE SET erased_at = excluded.erased_at;
+"""
 RESTORE = """
-{ echo 'DROP SCHEMA public CASCADE; CREATE SCHEMA public AUTHORIZATION pg_database_owner;'
-  pg_restore --no-owner --no-privileges --file=-
+{ printf %s "$1"; pg_restore --no-owner --no-privileges --file=-; printf %s "$2"
 } | psql -U flixtrail -d flixtrail -Xq --single-transaction -v ON_ERROR_STOP=1 >/dev/null
 """
-
-
 #: By way of a file: from a pipe, rabbitmqctl 4.3 on Erlang 28 does not take it.
 IMPORT = """
 umask 077; cat >/tmp/import.json; rabbitmqctl -q import_definitions /tmp/import.json >&2; status=$?
@@ -37,7 +67,8 @@ def command(folder: Path, *, yes: bool) -> None:
     """Put back what `flixtrail backup` wrote into FOLDER, in place of what the compose stack has now.
 
     Views go on being accepted meanwhile: they wait in the queue and are written afterwards, like those that were there
-    before. The database changes in one transaction: it is all as in the backup, or as it was.
+    before. The database changes in one transaction: it is all as in the backup, or as it was. A viewer who was erased
+    since then stays erased.
     """
     about, definitions = read(folder)
     if not yes:
@@ -51,7 +82,8 @@ def command(folder: Path, *, yes: bool) -> None:
         compose("stop", "history-worker", "history-api")
         try:
             step("the database")
-            compose.feed(folder / HISTORY, "exec", "-T", "postgres", "bash", "-o", "pipefail", "-c", RESTORE)
+            script = ("bash", "-o", "pipefail", "-c", RESTORE, "restore", BEFORE, AFTER)
+            compose.feed(folder / HISTORY, "exec", "-T", "postgres", *script)
             step("roles, migrations, grants")
             compose("run", "--rm", "--no-deps", "-T", "roles")
             compose("run", "--rm", "--no-deps", "-T", "migrate")
