@@ -9,12 +9,14 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import urllib3
 
+from flixtrail.commands.secrets import SECRET
 from streaming_app.auth import Tokens
 from tests.client import Client
 
@@ -22,6 +24,17 @@ ROOT = Path(__file__).parents[2]
 #: A first build fetches libraries and, where there are none, images.
 BUILD_TIMEOUT_S = 900
 COMMAND_TIMEOUT_S = 240
+#: What publishes a port on this machine, and the variable that names the port.
+PORTS = {
+    "proxy": "PORT",
+    "flower": "FLOWER_PORT",
+    "rabbitmq": "RABBITMQ_MANAGEMENT_PORT",
+    "prometheus": "PROMETHEUS_PORT",
+    "grafana": "GRAFANA_PORT",
+    "amqp": "AMQP_PORT",
+    "postgres": "POSTGRES_PORT",
+    "history-api": "HISTORY_API_PORT",
+}
 
 
 def missing() -> str | None:
@@ -36,48 +49,86 @@ def missing() -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class Done:
+    """A command that came to its end."""
+
+    status: int
+    out: str
+    err: str
+
+
 class Stack:
     """All of docker-compose.yml under a name, ports and secrets of its own, so that it disturbs nobody else's."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path = ROOT, files: tuple[str, ...] = ("docker-compose.yml",), **settings: str) -> None:
+        self.folder = folder
         self.project = f"flixtrail-test-{secrets.token_hex(4)}"
-        self.secret_key, self._password = secrets.token_hex(16), secrets.token_hex(16)
-        self.web_port, self.flower_port, self.management_port = free_ports(3)
-        self._env = {
+        self.ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+        names = dict.fromkeys(SECRET.findall((ROOT / "docker-compose.yml").read_text()))
+        self.secrets = {name: secrets.token_hex(16) for name in names}
+        self.env = {
             **os.environ,
             "COMPOSE_PROJECT_NAME": self.project,
+            "COMPOSE_FILE": ":".join(files),
             "FLIXTRAIL_IMAGE": f"{self.project}:latest",
-            "PORT": str(self.web_port),
-            "FLOWER_PORT": str(self.flower_port),
-            "RABBITMQ_MANAGEMENT_PORT": str(self.management_port),
-            "SECRET_KEY": self.secret_key,
-            "HISTORY_API_TOKEN": self._password,
-            "POSTGRES_PASSWORD": self._password,
-            "RABBITMQ_PASSWORD": self._password,
-            "FLOWER_PASSWORD": self._password,
+            "FLIXTRAIL_DEV_IMAGE": f"{self.project}:latest",
+            **{variable: str(self.ports[service]) for service, variable in PORTS.items()},
+            **self.secrets,
             "VIDEOS": "",
+            **settings,
         }
 
-    def compose(self, *arguments: str, timeout_s: float = COMMAND_TIMEOUT_S) -> str:
-        """What the command printed. Fails with what it complained about."""
-        command = ["docker", "compose", "--ansi", "never", *arguments]
+    def run(
+        self, *arguments: str, data: str | None = None, timeout_s: float = COMMAND_TIMEOUT_S, **settings: str
+    ) -> Done:
+        """One `docker compose` command, however it ends."""
         done = subprocess.run(
-            command, cwd=ROOT, env=self._env, capture_output=True, text=True, timeout=timeout_s, check=False
+            ["docker", "compose", "--ansi", "never", "--progress", "plain", *arguments],
+            cwd=self.folder,
+            env={**self.env, **settings},
+            input=data or "",
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
         )
-        assert done.returncode == 0, f"{' '.join(command)}: {done.stderr[-3000:]}"
-        return done.stdout
+        return Done(done.returncode, done.stdout, done.stderr)
 
-    def up(self) -> None:
-        self.compose("up", "--build", "--detach", "--wait", timeout_s=BUILD_TIMEOUT_S)
+    def compose(
+        self, *arguments: str, data: str | None = None, timeout_s: float = COMMAND_TIMEOUT_S, **settings: str
+    ) -> str:
+        """What the command printed. Fails with what it complained about."""
+        done = self.run(*arguments, data=data, timeout_s=timeout_s, **settings)
+        assert done.status == 0, f"docker compose {' '.join(arguments)}: {done.err[-3000:]}"
+        return done.out
 
-    def scale(self, workers: int) -> None:
-        """So many history workers, ready, whatever has become of those that were there."""
-        self.compose("up", "--detach", "--wait", "--no-recreate", "--scale", f"history-worker={workers}")
+    def flixtrail(self, *arguments: str, data: str | None = None) -> Done:
+        """The command line in its container, with an operator's rights."""
+        return self.run("run", "--rm", "--no-deps", "-T", "flixtrail", *arguments, data=data)
+
+    def up(self, *services: str) -> None:
+        self.compose("up", "--build", "--detach", "--wait", *services, timeout_s=BUILD_TIMEOUT_S)
+
+    def scale(self, **replicas: int) -> None:
+        """So many of a service, ready, whatever has become of those that were there: `scale(history_worker=4)`."""
+        options = [f"--scale={service.replace('_', '-')}={count}" for service, count in replicas.items()]
+        services = [service.replace("_", "-") for service in replicas]
+        self.compose("up", "--detach", "--wait", "--no-recreate", "--no-deps", *options, *services)
 
     def down(self) -> None:
         """Leave nothing: no container, no volume, no image."""
-        self.compose("down", "--volumes", "--timeout", "5")
-        subprocess.run(["docker", "image", "rm", "--force", self._env["FLIXTRAIL_IMAGE"]], check=False, timeout=60)
+        self.compose("--profile", "*", "down", "--volumes", "--timeout", "5")
+        subprocess.run(["docker", "image", "rm", "--force", self.env["FLIXTRAIL_IMAGE"]], check=False, timeout=60)
+
+    def containers(self, *services: str) -> list[str]:
+        """Their ids, of those that run."""
+        return self.compose("ps", "--quiet", *services).split()
+
+    def inspect(self, container: str) -> dict[str, Any]:
+        done = subprocess.run(["docker", "inspect", container], check=True, capture_output=True, timeout=30)
+        found: dict[str, Any] = json.loads(done.stdout)[0]
+        return found
 
     def kill(self, container: str) -> None:
         """kill -9 of everything in it."""
@@ -85,14 +136,22 @@ class Stack:
 
     def workers(self) -> set[str]:
         """The names of the Celery workers that run, as Celery, RabbitMQ and Flower know them."""
-        containers = self.compose("ps", "--quiet", "history-worker").split()
-        return {f"history-worker@{container[:12]}" for container in containers}
+        return {f"history-worker@{container[:12]}" for container in self.containers("history-worker")}
+
+    def logs(self, *services: str) -> list[dict[str, Any]]:
+        """What services of ours said, a dictionary a line. (Celery's banner is no JSON.)"""
+        lines = self.compose("logs", "--no-color", "--no-log-prefix", *services).splitlines()
+        found = []
+        for line in lines:
+            try:
+                found.append(json.loads(line[line.index("{") :]))
+            except ValueError:
+                continue
+        return [line for line in found if isinstance(line, dict)]
 
     def commits(self) -> list[dict[str, Any]]:
         """What the workers said of each batch: `events`, `stored`, `redelivered`, `task_id`."""
-        lines = self.compose("logs", "--no-log-prefix", "history-worker").splitlines()
-        # Celery's banner is no JSON.
-        said = [json.loads(line[line.index("{") :]) for line in lines if '"event": "committed"' in line]
+        said = [line for line in self.logs("history-worker") if line.get("event") == "committed"]
         assert all({"events", "stored", "redelivered", "task_id"} <= line.keys() for line in said)
         return said
 
@@ -105,7 +164,7 @@ class Stack:
         """Nobody reads or writes the table meanwhile: the workers hold what they have been delivered."""
         command = ["docker", "compose", "exec", "-T", "postgres", *PSQL]
         with subprocess.Popen(
-            command, cwd=ROOT, env=self._env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            command, cwd=self.folder, env=self.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as psql:
             assert psql.stdin is not None
             assert psql.stdout is not None
@@ -115,20 +174,42 @@ class Stack:
             yield
             psql.stdin.close()  # the session ends, and its lock with it
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.ports['proxy']}"
+
+    @property
+    def tokens(self) -> Tokens:
+        return Tokens(self.secrets["SECRET_KEY"])
+
     def viewer(self, viewer_id: str) -> Client:
-        return Client(f"http://127.0.0.1:{self.web_port}", Tokens(self.secret_key).viewer(viewer_id))
+        return Client(self.url, self.tokens.viewer(viewer_id))
 
     @cached_property
     def ingest(self) -> Client:
-        return Client(f"http://127.0.0.1:{self.web_port}", Tokens(self.secret_key).ingest())
+        return Client(self.url, self.tokens.ingest())
+
+    def ask(self, service: str, path: str, credentials: str | None = None, method: str = "GET") -> Done:
+        """What a page for people answers; status 0 while it is away."""
+        headers = urllib3.make_headers(basic_auth=credentials) if credentials else {}
+        try:
+            answer = _http.request(method, f"http://127.0.0.1:{self.ports[service]}{path}", headers=headers)
+        except urllib3.exceptions.HTTPError as error:
+            return Done(0, "", str(error))
+        return Done(answer.status, answer.data.decode(errors="replace"), "")
 
     def rabbitmq(self, path: str) -> Any:
-        """What RabbitMQ's management API answers; None while it is away."""
-        return _ask(f"http://127.0.0.1:{self.management_port}/api/{path}", f"flixtrail:{self._password}")
+        """What RabbitMQ's management API answers to the administrator; None while it is away."""
+        return _json(self.ask("rabbitmq", f"/api/{path}", f"flixtrail:{self.secrets['RABBITMQ_PASSWORD']}"))
 
     def flower(self, path: str) -> Any:
         """What Flower's API answers; None while it is away."""
-        return _ask(f"http://127.0.0.1:{self.flower_port}/api/{path}", f"flixtrail:{self._password}")
+        return _json(self.ask("flower", f"/api/{path}", f"flixtrail:{self.secrets['FLOWER_PASSWORD']}"))
+
+    def prometheus(self, path: str) -> Any:
+        """What Prometheus' API answers; None while it is away, or refuses."""
+        answer = _json(self.ask("prometheus", f"/api/v1/{path}"))
+        return answer and answer["data"]
 
     def holding(self) -> dict[str, int]:
         """How many messages each worker holds unacknowledged."""
@@ -144,7 +225,7 @@ class Stack:
         return {worker: count for worker, count in held.items() if worker is not None}
 
 
-PSQL = ("psql", "--username=flixtrail", "--no-psqlrc", "--quiet", "--no-align", "--tuples-only")
+PSQL = ("psql", "--username=flixtrail", "--dbname=flixtrail", "-X", "--quiet", "--no-align", "--tuples-only")
 
 
 def free_ports(count: int) -> list[int]:
@@ -156,12 +237,8 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def _ask(url: str, credentials: str) -> Any:
-    try:
-        answer = _http.request("GET", url, headers=urllib3.make_headers(basic_auth=credentials))
-    except urllib3.exceptions.HTTPError:
-        return None
-    return answer.json() if answer.status == 200 else None
+def _json(answer: Done) -> Any:
+    return json.loads(answer.out) if answer.status == 200 else None
 
 
 _http = urllib3.PoolManager(retries=False, timeout=10)
