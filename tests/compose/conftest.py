@@ -20,7 +20,8 @@ def engine() -> None:
 
 
 @pytest.fixture(scope="session")
-def stack(engine: None) -> Iterator[Stack]:
+def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
+    request.getfixturevalue("engine")
     stack = Stack()
     try:
         stack.up()

@@ -1,4 +1,4 @@
-"""Runs in a container, from standard input: tries what a user of the broker may do. `python - URL`; JSON to standard output."""
+"""Tries what a user of the broker may do. Runs in a container, from standard input: `python - URL` prints JSON."""
 
 from __future__ import annotations
 

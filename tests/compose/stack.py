@@ -7,7 +7,7 @@ import os
 import secrets
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -80,13 +80,17 @@ class Stack:
         }
 
     def run(
-        self, *arguments: str, data: str | None = None, timeout_s: float = COMMAND_TIMEOUT_S, **settings: str
+        self,
+        *arguments: str,
+        data: str | None = None,
+        timeout_s: float = COMMAND_TIMEOUT_S,
+        settings: Mapping[str, str] | None = None,
     ) -> Done:
         """One `docker compose` command, however it ends."""
         done = subprocess.run(
             ["docker", "compose", "--ansi", "never", "--progress", "plain", *arguments],
             cwd=self.folder,
-            env={**self.env, **settings},
+            env={**self.env, **(settings or {})},
             input=data or "",
             capture_output=True,
             text=True,
@@ -96,10 +100,14 @@ class Stack:
         return Done(done.returncode, done.stdout, done.stderr)
 
     def compose(
-        self, *arguments: str, data: str | None = None, timeout_s: float = COMMAND_TIMEOUT_S, **settings: str
+        self,
+        *arguments: str,
+        data: str | None = None,
+        timeout_s: float = COMMAND_TIMEOUT_S,
+        settings: Mapping[str, str] | None = None,
     ) -> str:
         """What the command printed. Fails with what it complained about."""
-        done = self.run(*arguments, data=data, timeout_s=timeout_s, **settings)
+        done = self.run(*arguments, data=data, timeout_s=timeout_s, settings=settings)
         assert done.status == 0, f"docker compose {' '.join(arguments)}: {done.err[-3000:]}"
         return done.out
 

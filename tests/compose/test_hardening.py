@@ -1,4 +1,4 @@
-"""What a container may do beyond its work: as good as nothing. And what must not start: defaults that everybody knows."""
+"""What a container may do beyond its work: as good as nothing. And defaults that everybody knows stop the start."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def test_there_is_no_compiler_in_the_image_and_no_secret(stack: Stack) -> None:
 def test_a_development_default_stops_the_start_once_others_can_reach_it(
     stack: Stack, service: str, secret: str
 ) -> None:
-    nothing_set = dict.fromkeys(stack.secrets, "")
-    refused = stack.run("run", "--rm", "--no-deps", "-T", service, BIND="0.0.0.0", **nothing_set)
+    settings = {"BIND": "0.0.0.0", **dict.fromkeys(stack.secrets, "")}
+    refused = stack.run("run", "--rm", "--no-deps", "-T", service, settings=settings)
     assert refused.status not in (0, None)
     said = refused.out + refused.err
     assert f"{secret} must be set to listen on 0.0.0.0" in said or f"{secret} and" in said, said
@@ -77,7 +77,7 @@ def test_a_development_default_stops_the_start_once_others_can_reach_it(
 
 
 def test_with_secrets_of_its_own_it_may_listen_elsewhere(stack: Stack) -> None:
-    checked = stack.run("run", "--rm", "--no-deps", "-T", "migrate", BIND="0.0.0.0")
+    checked = stack.run("run", "--rm", "--no-deps", "-T", "migrate", settings={"BIND": "0.0.0.0"})
     assert checked.status == 0, checked.err
 
 
