@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -18,9 +18,9 @@ from time import monotonic
 import msgspec
 import structlog
 
-from streaming_app import metrics
 from streaming_app.errors import NotAccepted
 from streaming_app.outbox_file import OtherVersion, OutboxFile
+from view_events import metrics
 from view_events.event import ViewEvent, new_event_id
 
 log = structlog.get_logger(__name__)
@@ -98,7 +98,7 @@ class Outbox:
             with suppress(OSError):
                 file.close()
         self._own, self._adopted, self._aside = None, [], []
-        metrics.OUTBOX_EVENTS.set(0)
+        metrics.streaming().outbox_events.set(0)
 
     # -- in ---------------------------------------------------------------------------------------------
 
@@ -151,8 +151,8 @@ class Outbox:
         if not self.usable:
             log.info("the outbox stores views again")
         self.usable = True
-        metrics.OUTBOX_STORED.inc(sum(waiting.events for waiting in group))
-        metrics.OUTBOX_EVENTS.set(self.events)
+        metrics.streaming().outbox_stored.inc(sum(waiting.events for waiting in group))
+        metrics.streaming().outbox_events.set(self.events)
         for waiting in group:
             waiting.stored.set_result(None)
 
@@ -160,11 +160,9 @@ class Outbox:
         """Bytes that our own file may take: what all others in the folder leave of the limit."""
         self._measure_at = self._clock() + MEASURE_EVERY_S
         own = self._own.path if self._own and self._own not in self._aside else None
-        taken = 0
-        for path in self._folder.glob("*.sqlite*"):  # what was committed last may lie in the log beside the database
-            with suppress(FileNotFoundError):
-                taken += 0 if own and path.stem == own.stem else path.stat().st_size
-        return max(self._max_bytes - taken, 0)
+        # What was committed last may lie in the log beside the database.
+        others = (path for path in self._folder.glob("*.sqlite*") if not own or path.stem != own.stem)
+        return max(self._max_bytes - _bytes_of(others), 0)
 
     # -- out --------------------------------------------------------------------------------------------
 
@@ -205,7 +203,7 @@ class Outbox:
         """The broker has confirmed them. Dying before this line sends them again: harmless, their ids are unique."""
         parcel.file.forget(parcel.last_number, parcel.count)
         self._sweep(parcel.file)
-        metrics.OUTBOX_EVENTS.set(self.events)
+        metrics.streaming().outbox_events.set(self.events)
         self.usable = True
 
     def _sweep(self, file: OutboxFile) -> None:
@@ -253,11 +251,24 @@ class Outbox:
             return
         self._adopted.append(file)
         log.info("adopted the outbox of a process that is gone", file=path.name, events=file.left)
-        metrics.OUTBOX_EVENTS.set(self.events)
+        metrics.streaming().outbox_events.set(self.events)
 
     def _files(self) -> list[OutboxFile]:
         own = self._own
         return [*self._adopted, *([own] if own and own not in self._aside else [])]
+
+
+def bytes_in(folder: Path) -> int:
+    """What all outbox files in a folder take together, whoever owns them."""
+    return _bytes_of(folder.glob("*"))
+
+
+def _bytes_of(paths: Iterable[Path]) -> int:
+    total = 0
+    for path in paths:
+        with suppress(FileNotFoundError):  # just removed, empty
+            total += path.stat().st_size
+    return total
 
 
 def waiting_in(folder: Path) -> int:

@@ -20,9 +20,9 @@ from typing import Protocol
 
 import structlog
 
-from streaming_app import metrics
 from streaming_app.errors import BrokerAway, InDoubt, NotAccepted, Returned
 from streaming_app.outbox import Outbox
+from view_events import metrics
 from view_events.event import ViewEvent
 
 log = structlog.get_logger(__name__)
@@ -244,12 +244,12 @@ class Publisher:
         try:
             self._link.send(events)
         except InDoubt as doubt:
-            metrics.PUBLISHED.labels("returned" if isinstance(doubt, Returned) else "in_doubt").inc()
+            metrics.streaming().messages.labels("returned" if isinstance(doubt, Returned) else "in_doubt").inc()
             self._break(str(doubt))
             self._fail_waiting(doubt)
             return doubt
-        metrics.PUBLISHED.labels("confirmed").inc()
-        metrics.BATCH_EVENTS.observe(len(events))
+        metrics.streaming().messages.labels("confirmed").inc()
+        metrics.streaming().message_events.observe(len(events))
         log.debug("published", events=len(events), ms=round((self._clock() - started) * 1000, 1))
         self._close_breaker()
         return None
@@ -269,7 +269,7 @@ class Publisher:
                 return
             self._open = True
         log.warning("the broker does not confirm; views go to the outbox", reason=reason)
-        metrics.BROKER_UP.set(0)
+        metrics.streaming().broker_up.set(0)
 
     def _close_breaker(self) -> None:
         with self._changed:
@@ -277,7 +277,7 @@ class Publisher:
                 return
             self._open = False
         log.info("the broker confirms again")
-        metrics.BROKER_UP.set(1)
+        metrics.streaming().broker_up.set(1)
 
     def _look_after_link(self) -> None:
         """Notice a broker that went, and find one that came back. One log line a change."""
@@ -294,4 +294,4 @@ class Publisher:
             self._look_after_link()
         except BrokerAway as away:
             log.debug("broker away", reason=str(away))
-        metrics.BROKER_UP.set(self.connected)
+        metrics.streaming().broker_up.set(self.connected)
