@@ -9,7 +9,7 @@ from typing import Any
 
 from celery import Celery
 from celery.exceptions import CPendingDeprecationWarning
-from celery.signals import celeryd_after_setup, setup_logging
+from celery.signals import celeryd_after_setup, celeryd_init, setup_logging
 
 from history_worker.settings import WorkerSettings
 from view_events import logs, topology
@@ -34,6 +34,19 @@ def _logs(**_: Any) -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Said at each lost connection: a default will change that celeryconfig.py sets.
     warnings.filterwarnings("ignore", category=CPendingDeprecationWarning, module="celery.worker.consumer")
+
+
+@celeryd_init.connect  # type: ignore[untyped-decorator]
+def _monitoring(**_: Any) -> None:
+    """In a worker only, not in `celery inspect` or Flower; before anything counts, forks or connects."""
+    if settings.metrics_port is None:
+        return
+    from history_worker import monitoring
+
+    try:
+        monitoring.start(settings.metrics_host, settings.metrics_port)
+    except monitoring.CannotListen as error:
+        sys.exit(f"history worker: {error}")
 
 
 @celeryd_after_setup.connect  # type: ignore[untyped-decorator]

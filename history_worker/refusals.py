@@ -20,7 +20,7 @@ from tenacity import RetryCallState, Retrying, stop_after_delay, wait_random_exp
 from history_worker.database import is_refusal, sqlstate
 from history_worker.moving import TIMEOUT_S, confirming, drop, open_channel
 from history_worker.reasons import DETAIL, KIND, REDRIVEN, WHEN, Reason, one_line
-from view_events import topology
+from view_events import metrics, topology
 from view_events.event import TASK, VERSION, ViewEvent, decode, encode
 
 log = structlog.get_logger(__name__)
@@ -104,6 +104,7 @@ def dead_letter(refused: Sequence[Refused], task_id: str) -> None:
     except Exception as error:
         raise Reject(f"the dead-letter queue cannot be reached: {error}", requeue=True) from error
     for one in refused:
+        metrics.worker().refused.labels(one.reason.kind).inc()
         log.error("event refused, dead-lettered", kind=one.reason.kind, reason=one.reason.detail, task_id=task_id)
 
 
