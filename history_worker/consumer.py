@@ -129,7 +129,12 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Reject what cannot be decoded, so that it is dead-lettered. Celery would acknowledge it, and it were gone."""
-        log.error("message cannot be decoded, dead-lettered", reason=str(exc), content_type=message.content_type)
+        log.error(
+            "message cannot be decoded, dead-lettered",
+            reason=str(exc),
+            content_type=message.content_type,
+            task_id=message.headers.get("id"),
+        )
         message.reject_log_error(log, self.connection_errors)
         _count_refused(exc.reason.kind if isinstance(exc, Malformed) else "undecodable", message)
 

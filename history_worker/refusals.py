@@ -37,6 +37,11 @@ class Refused:
     event: object
     reason: Reason
 
+    def text(self, field: str) -> str | None:
+        """A field of it, as far as it is an object with such a text."""
+        value = self.event.get(field) if isinstance(self.event, dict) else None
+        return one_line(value) if isinstance(value, str) else None
+
 
 def decode_each(events: Sequence[object], version: int) -> tuple[list[ViewEvent], list[Refused]]:
     """What are events, and what are none. Raises UnknownEventVersion; msgspec.ValidationError for what is no list."""
@@ -105,7 +110,13 @@ def dead_letter(refused: Sequence[Refused], task_id: str) -> None:
         raise Reject(f"the dead-letter queue cannot be reached: {error}", requeue=True) from error
     for one in refused:
         metrics.worker().refused.labels(one.reason.kind).inc()
-        log.error("event refused, dead-lettered", kind=one.reason.kind, reason=one.reason.detail, task_id=task_id)
+        log.error(
+            "event refused, dead-lettered",
+            kind=one.reason.kind,
+            reason=one.reason.detail,
+            event_id=one.text("event_id"),
+            trace_id=one.text("trace_id"),
+        )
 
 
 def _publish(refused: Sequence[Refused], task_id: str) -> None:

@@ -10,9 +10,11 @@ from typing import Any
 
 import structlog
 from celery import Task
+from celery.app.task import Context
 from celery.signals import task_failure
 from msgspec import ValidationError
 from sqlalchemy import Engine
+from structlog.contextvars import bound_contextvars
 
 from history_worker.app import app, settings
 from history_worker.database import connect
@@ -20,7 +22,7 @@ from history_worker.holding import hold, hurry
 from history_worker.refusals import dead_letter, decode_each, write_what_can_be
 from history_worker.writer import write
 from view_events import metrics
-from view_events.event import TASK, VERSION, UnknownEventVersion, ViewEvent
+from view_events.event import TASK, VERSION, UnknownEventVersion, ViewEvent, trace_ids
 
 log = structlog.get_logger(__name__)
 
@@ -35,15 +37,21 @@ def record_views(self: Task, events: Sequence[dict[str, Any]], version: int = VE
     While PostgreSQL is away the message stays held, unacknowledged. Events that can never be stored move to the
     dead-letter queue, with the reason, and the others commit. A version that is not known moves the whole message.
     """
+    # In every line that is logged about this message meanwhile.
+    with bound_contextvars(task_id=self.request.id):
+        _record(self.request, events, version)
+
+
+def _record(request: Context, events: Sequence[dict[str, Any]], version: int) -> None:
     started = monotonic()
-    redelivered = bool(self.request.delivery_info.get("redelivered"))
+    redelivered = bool(request.delivery_info.get("redelivered"))
     metrics.worker().deliveries.labels("yes" if redelivered else "no").inc()
     batch, refused = decode_each(events, version)
     stored, also_refused = write_what_can_be(batch, lambda part: hold(lambda: write(engine(), part)))
     count(batch, stored, len(also_refused), monotonic() - started)
     refused += also_refused
     # Before the message is acknowledged: a crash between the two puts them there twice, and never not at all.
-    dead_letter(refused, self.request.id)
+    dead_letter(refused, request.id)
     log.info(
         "committed",
         events=len(batch),
@@ -52,7 +60,7 @@ def record_views(self: Task, events: Sequence[dict[str, Any]], version: int = VE
         refused=len(refused),
         age_ms=round(age_s(batch) * 1000) if batch else None,
         redelivered=redelivered,
-        task_id=self.request.id,
+        trace_ids=trace_ids(batch),
     )
 
 

@@ -21,7 +21,7 @@ import structlog
 from streaming_app.errors import NotAccepted
 from streaming_app.outbox_file import OtherVersion, OutboxFile
 from view_events import metrics
-from view_events.event import ViewEvent, new_event_id
+from view_events.event import ViewEvent, by_trace, new_event_id
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +47,7 @@ class Parcel:
 class _Waiting:
     """One request, before its commit."""
 
-    events: int
+    events: Sequence[ViewEvent]
     body: bytes
     stored: Future[None]
 
@@ -104,7 +104,7 @@ class Outbox:
 
     def put(self, events: Sequence[ViewEvent]) -> Future[None]:
         """Commit these events together; the future ends with None once they are on the disk, or with NotAccepted."""
-        waiting = _Waiting(len(events), msgspec.json.encode(events), Future())
+        waiting = _Waiting(events, msgspec.json.encode(events), Future())
         with self._changed:
             if self._stopping or self._count + len(events) > WAITING_EVENTS:
                 waiting.stored.set_exception(NotAccepted("the outbox cannot keep up"))
@@ -140,7 +140,7 @@ class Outbox:
                 self._own = OutboxFile.create(path, self._room())
             elif self._clock() >= self._measure_at:
                 self._own.limit(self._room())
-            self._own.append([(waiting.events, waiting.body) for waiting in group])
+            self._own.append([(len(waiting.events), waiting.body) for waiting in group])
         except (sqlite3.Error, OSError) as error:
             if self.usable:
                 log.warning("the outbox cannot store views", folder=str(self._folder), reason=str(error))
@@ -151,10 +151,13 @@ class Outbox:
         if not self.usable:
             log.info("the outbox stores views again")
         self.usable = True
-        metrics.streaming().outbox_stored.inc(sum(waiting.events for waiting in group))
+        events = [event for waiting in group for event in waiting.events]
+        metrics.streaming().outbox_stored.inc(len(events))
         metrics.streaming().outbox_events.set(self.events)
         for waiting in group:
             waiting.stored.set_result(None)
+        # Last: nobody has to wait for it.
+        log.info("stored in the outbox", events=len(events), views=by_trace(events))
 
     def _room(self) -> int:
         """Bytes that our own file may take: what all others in the folder leave of the limit."""

@@ -16,7 +16,7 @@ import structlog
 from flask import Flask, Response
 from granian.rsgi import HTTPProtocol, ProtocolClosed, Scope  # type: ignore[attr-defined]
 
-from streaming_app import create_app, leaving, views, wsgi
+from streaming_app import create_app, leaving, tracing, views, wsgi
 from streaming_app.problems import problem
 from streaming_app.services import Services
 from streaming_app.settings import StreamingSettings
@@ -81,7 +81,9 @@ class App:
             await self._loop.run_in_executor(self._threads, self._run_flask, scope, proto, body)
         except Refused as refused:
             answer = problem(refused.status, str(refused))
-            _send(proto, views.answered(answer) if (scope.method, scope.path) == ("POST", views.PATH) else answer)
+            if (scope.method, scope.path) == ("POST", views.PATH):
+                answer = views.answered(answer, tracing.trace_id(scope.headers.get("traceparent")))
+            _send(proto, answer)
         except ProtocolClosed:
             log.debug("client went away", path=scope.path)
         except Exception:

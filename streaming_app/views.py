@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from flask import Blueprint, Response, jsonify, request
+from flask import Blueprint, Response, g, jsonify, request
 
+from streaming_app import tracing
 from streaming_app.errors import NotAccepted
 from streaming_app.problems import problem
 from streaming_app.services import services
@@ -30,10 +31,20 @@ def record() -> Response:
         return _record()
 
 
+@blueprint.before_request
+def _begin() -> None:
+    g.trace_id = tracing.trace_id(request.headers.get("traceparent"))
+
+
 @blueprint.after_request
-def answered(response: Response) -> Response:
-    """Count an answer; `rsgi` does the same for those that come before Flask."""
+def _end(response: Response) -> Response:
+    return answered(response, g.trace_id)
+
+
+def answered(response: Response, trace_id: str) -> Response:
+    """Count an answer, and say its trace id in it. `rsgi` does so as well for what it answers before Flask."""
     metrics.streaming().record_requests.labels(str(response.status_code)).inc()
+    response.headers[tracing.HEADER] = trace_id
     return response
 
 
@@ -44,7 +55,7 @@ def _record() -> Response:
     request.max_content_length = MAX_BODY_BYTES
     try:
         views = decode(request.get_data(cache=False), lines=request.mimetype == NDJSON)
-        events = check(views, caller, datetime.now(UTC), known=services().catalogue.knows)
+        events = check(views, caller, datetime.now(UTC), services().catalogue.knows, g.trace_id)
     except NotJson as error:
         return problem(400, str(error))
     except Unprocessable as error:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import values
 
 from view_events import metrics_files
 
@@ -24,7 +25,8 @@ sys.stdin.read()
 
 @pytest.fixture(autouse=True)
 def _memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A place of its own, and the variable as it was."""
+    """A place of its own; and afterwards the variable, and prometheus-client, as they were."""
+    monkeypatch.setattr(values, "ValueClass", values.ValueClass)
     monkeypatch.setattr(metrics_files, "IN_MEMORY", tmp_path)
     monkeypatch.setenv(metrics_files.VARIABLE, "")
     yield
