@@ -26,8 +26,8 @@ from sqlalchemy.exc import DBAPIError
 
 from history_worker import stopping
 from history_worker.moving import AWAY, confirming, copy, drop, open_channel
-from history_worker.reasons import ALONE_SINCE, DETAIL, KIND, WHEN, Reason, arguments, fault, one_line
-from view_events import topology
+from history_worker.reasons import ALONE_SINCE, DETAIL, KIND, WHEN, Reason, arguments, fault, how_many, one_line
+from view_events import metrics, topology
 
 log = structlog.get_logger(__name__)
 
@@ -170,7 +170,9 @@ def take(channel: StdChannel, raw: Any, message: Message) -> bool:
 def give_up(channel: StdChannel, raw: Any, reason: Reason) -> None:
     """Put a copy with the reason into `views.dead`."""
     copy(channel, raw, topology.DEAD_LETTERS.name, {KIND: reason.kind, DETAIL: reason.detail, WHEN: _now()})
-    log.error("given up, dead-lettered", kind=reason.kind, reason=reason.detail)
+    metrics.worker().refused.labels(reason.kind).inc(how_many(raw.body))
+    task_id = raw.properties.get("application_headers", {}).get("id")
+    log.error("given up, dead-lettered", kind=reason.kind, reason=reason.detail, task_id=task_id)
 
 
 def _now() -> str:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hmac
 import sys
+from time import perf_counter
 from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
 import structlog
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from granian import Granian
 from granian.constants import Interfaces
 from sqlalchemy import Engine, text
@@ -21,11 +22,13 @@ from sqlalchemy.exc import DBAPIError
 from history_worker import queries
 from history_worker.database import connect, is_outage
 from history_worker.settings import ApiSettings
-from view_events import logs
+from view_events import logs, metrics, metrics_files
 from view_events.settings import SettingsError, read
 
 log = structlog.get_logger(__name__)
 
+#: What needs no token: it tells nothing about a viewer.
+OPEN = frozenset({"/healthz", "/readyz", "/metrics"})
 #: Threads, and as many connections: queries are short, and the page waits for them.
 THREADS = 8
 
@@ -48,12 +51,13 @@ class ReceiptsQuery(msgspec.Struct, frozen=True):
 def create_app(settings: ApiSettings, engine: Engine) -> Flask:
     """The routes, over one database."""
     app = Flask(__name__)
+    measure(app)
     expected = f"Bearer {settings.history_api_token}".encode()
 
     @app.before_request
     def _only_services() -> Response | None:
         shown = request.headers.get("Authorization", "").encode()
-        if request.path in {"/healthz", "/readyz"} or hmac.compare_digest(shown, expected):
+        if request.path in OPEN or hmac.compare_digest(shown, expected):
             return None
         return answer({"detail": "Send the service's bearer token."}, 401)
 
@@ -93,6 +97,28 @@ def create_app(settings: ApiSettings, engine: Engine) -> Flask:
     return app
 
 
+def measure(app: Flask) -> None:
+    """Count and time every request, also one that is refused, and show the figures."""
+
+    @app.before_request
+    def _begin() -> None:
+        g.began = perf_counter()
+
+    @app.after_request
+    def _count(response: Response) -> Response:
+        # The route as it stands above: an id in a path would make a time series of its own.
+        route = request.url_rule.rule if request.url_rule else "none"
+        figures = metrics.history_api()
+        figures.requests.labels(route, str(response.status_code)).inc()
+        figures.request_seconds.labels(route).observe(perf_counter() - g.began)
+        return response
+
+    @app.get("/metrics")
+    def show_metrics() -> Response:
+        content, content_type = metrics.exposition()
+        return Response(content, content_type=content_type)
+
+
 def answer(body: dict[str, Any], status: int = 200) -> Response:
     """JSON, with times as RFC 3339."""
     return Response(msgspec.json.encode(body), status, mimetype="application/json")
@@ -102,6 +128,7 @@ def load() -> Flask:
     """The app of one server process."""
     settings = read(ApiSettings)
     logs.configure(settings)
+    metrics.history_api()  # now, and not while the first request waits
     return create_app(settings, connect(settings.database_url, pool_size=THREADS, pre_ping=True))
 
 
@@ -111,7 +138,9 @@ def main() -> None:
         settings = read(ApiSettings)
     except SettingsError as error:
         sys.exit(f"history API: {error}")
-    Granian(
+    # Its one process is started again when it dies; what it has counted stays.
+    metrics_files.make()
+    server = Granian(
         "history_worker.api:load",
         factory=True,
         address=settings.history_api_host,
@@ -120,7 +149,11 @@ def main() -> None:
         blocking_threads=THREADS,
         respawn_failed_workers=True,
         log_access=False,
-    ).serve()
+    )
+    try:
+        server.serve()
+    finally:
+        metrics_files.remove()
 
 
 if __name__ == "__main__":

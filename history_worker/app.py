@@ -51,6 +51,19 @@ def _only_looking(**_: Any) -> None:
             del Panel.meta[name], Panel.data[name]
 
 
+@celeryd_init.connect  # type: ignore[untyped-decorator]
+def _monitoring(**_: Any) -> None:
+    """In a worker only, not in `celery inspect` or Flower; before anything counts, forks or connects."""
+    if settings.metrics_port is None:
+        return
+    from history_worker import monitoring
+
+    try:
+        monitoring.start(settings.metrics_host, settings.metrics_port)
+    except monitoring.CannotListen as error:
+        sys.exit(f"history worker: {error}")
+
+
 @celeryd_after_setup.connect  # type: ignore[untyped-decorator]
 def _connections(sender: str, conf: Any, **_: Any) -> None:
     if topology.is_amqp(conf.broker_url):

@@ -16,8 +16,9 @@ from celery.worker.state import maybe_shutdown
 
 from history_worker.alone import Alone
 from history_worker.patience import Patience
-from history_worker.reasons import Malformed, arguments
-from view_events import topology
+from history_worker.pulse import PULSE, Heart
+from history_worker.reasons import Malformed, arguments, how_many
+from view_events import metrics, topology
 
 log = structlog.get_logger(__name__)
 
@@ -77,6 +78,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             Topology,
             Patience,
             Alone,
+            Heart,
         )
 
     _connected_at = float("-inf")
@@ -106,6 +108,11 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         self.first_connection_attempt = False
         return conn
 
+    def perform_pending_operations(self) -> None:
+        """Called at each turn where there is no event loop."""
+        PULSE.beat()
+        super().perform_pending_operations()
+
     def create_task_handler(self, **options: Any) -> Callable[[Any], None]:
         """Celery's, for messages of the right shape only: some others would end the whole worker."""
         handle = super().create_task_handler(**options)
@@ -122,5 +129,21 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Reject what cannot be decoded, so that it is dead-lettered. Celery would acknowledge it, and it were gone."""
-        log.error("message cannot be decoded, dead-lettered", reason=str(exc), content_type=message.content_type)
+        log.error(
+            "message cannot be decoded, dead-lettered",
+            reason=str(exc),
+            content_type=message.content_type,
+            task_id=message.headers.get("id"),
+        )
         message.reject_log_error(log, self.connection_errors)
+        _count_refused(exc.reason.kind if isinstance(exc, Malformed) else "undecodable", message)
+
+    def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
+        """Celery's, which rejects it."""
+        super().on_unknown_task(body, message, exc)
+        _count_refused("unknown-task", message)
+
+
+def _count_refused(kind: str, message: Any) -> None:
+    with metrics.NO_FORK:
+        metrics.worker().refused.labels(kind).inc(how_many(message.body))

@@ -17,6 +17,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception, wait_random_e
 
 from history_worker import stopping
 from history_worker.database import is_outage, is_refusal, sqlstate
+from view_events import metrics
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +45,7 @@ class Sight:
     def away(self, error: BaseException) -> None:
         if self._away_since is None:
             self._away_since = monotonic()
+            metrics.worker().database_up.set(0)
         outage, state = is_outage(error), sqlstate(error)
         trouble = "outage" if outage else state
         if trouble in self._told:
@@ -58,6 +60,7 @@ class Sight:
     def back(self) -> None:
         if self._away_since is not None:
             log.info("PostgreSQL is back", away_s=round(monotonic() - self._away_since, 1))
+            metrics.worker().database_up.set(1)
             self._away_since = None
             self._told.clear()
 

@@ -18,6 +18,7 @@ from celery.worker import state
 from celery.worker.consumer.tasks import Tasks
 
 from history_worker.app import settings
+from history_worker.pulse import PULSE
 from view_events import topology
 
 log = structlog.get_logger(__name__)
@@ -71,6 +72,7 @@ class Patience(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def _pause(self, consumer: Any) -> None:
         oldest_s = self._oldest_s()
+        PULSE.paused(paused=True)
         self._queues = [queue.name for queue in consumer.task_consumer.queues]
         self._under_way = set(state.active_requests)
         self._paused_at = monotonic()
@@ -101,4 +103,5 @@ class Patience(bootsteps.StartStopStep):  # type: ignore[misc]
             queues.select_add(queues[name])
         for name in names:
             consumer.add_task_queue(name)
+        PULSE.paused(paused=False)
         log.info("consuming again", paused_s=round(monotonic() - self._paused_at, 1))

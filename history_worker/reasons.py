@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -101,6 +102,15 @@ def events(message: Message) -> tuple[list[Any], Any]:
     if not isinstance(found, list):
         raise Malformed(Reason("no-event", f"expected a list of events, got {type(found).__name__}"))
     return found, kwargs.get("version", args[1] if len(args) > 1 else VERSION)
+
+
+def how_many(body: Any) -> int:
+    """How many events the body of a message carries, for figures; 1 where that cannot be told."""
+    try:
+        found = json.loads(body)[0][0]
+    except (TypeError, ValueError, LookupError, RecursionError):
+        return 1
+    return len(found) if isinstance(found, list) else 1
 
 
 def arguments(message: Message) -> tuple[list[Any], dict[str, Any]]:

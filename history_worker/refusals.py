@@ -20,7 +20,7 @@ from tenacity import RetryCallState, Retrying, stop_after_delay, wait_random_exp
 from history_worker.database import is_refusal, sqlstate
 from history_worker.moving import TIMEOUT_S, confirming, drop, open_channel
 from history_worker.reasons import DETAIL, KIND, REDRIVEN, WHEN, Reason, one_line
-from view_events import topology
+from view_events import metrics, topology
 from view_events.event import TASK, VERSION, ViewEvent, decode, encode
 
 log = structlog.get_logger(__name__)
@@ -36,6 +36,11 @@ class Refused:
 
     event: object
     reason: Reason
+
+    def text(self, field: str) -> str | None:
+        """A field of it, as far as it is an object with such a text."""
+        value = self.event.get(field) if isinstance(self.event, dict) else None
+        return one_line(value) if isinstance(value, str) else None
 
 
 def decode_each(events: Sequence[object], version: int) -> tuple[list[ViewEvent], list[Refused]]:
@@ -104,7 +109,14 @@ def dead_letter(refused: Sequence[Refused], task_id: str) -> None:
     except Exception as error:
         raise Reject(f"the dead-letter queue cannot be reached: {error}", requeue=True) from error
     for one in refused:
-        log.error("event refused, dead-lettered", kind=one.reason.kind, reason=one.reason.detail, task_id=task_id)
+        metrics.worker().refused.labels(one.reason.kind).inc()
+        log.error(
+            "event refused, dead-lettered",
+            kind=one.reason.kind,
+            reason=one.reason.detail,
+            event_id=one.text("event_id"),
+            trace_id=one.text("trace_id"),
+        )
 
 
 def _publish(refused: Sequence[Refused], task_id: str) -> None:

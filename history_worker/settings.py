@@ -23,6 +23,9 @@ class WorkerSettings(DatabaseSettings):
     #: with empty hands. Shorter than RabbitMQ's `consumer_timeout` (30 minutes by default), after which the broker
     #: would close the worker's channel.
     hold_s: Annotated[float, Field(gt=0)] = 1_200
+    #: Where the worker answers /metrics and /healthz. None: nowhere.
+    metrics_port: Port | None = None
+    metrics_host: str = "127.0.0.1"
 
 
 class ApiSettings(DatabaseSettings):

@@ -10,14 +10,19 @@ from typing import Any
 
 import structlog
 from celery import Task
+from celery.app.task import Context
+from celery.signals import task_failure
+from msgspec import ValidationError
 from sqlalchemy import Engine
+from structlog.contextvars import bound_contextvars
 
 from history_worker.app import app, settings
 from history_worker.database import connect
 from history_worker.holding import hold, hurry
 from history_worker.refusals import dead_letter, decode_each, write_what_can_be
 from history_worker.writer import write
-from view_events.event import TASK, VERSION, ViewEvent
+from view_events import metrics
+from view_events.event import TASK, VERSION, UnknownEventVersion, ViewEvent, trace_ids
 
 log = structlog.get_logger(__name__)
 
@@ -32,28 +37,57 @@ def record_views(self: Task, events: Sequence[dict[str, Any]], version: int = VE
     While PostgreSQL is away the message stays held, unacknowledged. Events that can never be stored move to the
     dead-letter queue, with the reason, and the others commit. A version that is not known moves the whole message.
     """
+    # In every line that is logged about this message meanwhile.
+    with bound_contextvars(task_id=self.request.id):
+        _record(self.request, events, version)
+
+
+def _record(request: Context, events: Sequence[dict[str, Any]], version: int) -> None:
     started = monotonic()
+    redelivered = bool(request.delivery_info.get("redelivered"))
+    metrics.worker().deliveries.labels("yes" if redelivered else "no").inc()
     batch, refused = decode_each(events, version)
     stored, also_refused = write_what_can_be(batch, lambda part: hold(lambda: write(engine(), part)))
+    count(batch, stored, len(also_refused), monotonic() - started)
     refused += also_refused
     # Before the message is acknowledged: a crash between the two puts them there twice, and never not at all.
-    dead_letter(refused, self.request.id)
+    dead_letter(refused, request.id)
     log.info(
         "committed",
         events=len(batch),
         stored=stored,
         ms=round((monotonic() - started) * 1000, 1),
         refused=len(refused),
-        age_ms=age_ms(batch),
-        redelivered=bool(self.request.delivery_info.get("redelivered")),
-        task_id=self.request.id,
+        age_ms=round(age_s(batch) * 1000) if batch else None,
+        redelivered=redelivered,
+        trace_ids=trace_ids(batch),
     )
 
 
-def age_ms(batch: Sequence[ViewEvent]) -> int | None:
-    """Since the oldest of them was received; None where there is none."""
-    oldest = min((event.received_at for event in batch), default=None)
-    return None if oldest is None else round((datetime.now(UTC) - oldest).total_seconds() * 1000)
+def count(batch: Sequence[ViewEvent], stored: int, refused: int, took_s: float) -> None:
+    """After the commit: who is killed between the two has not counted it."""
+    if batch:
+        figures = metrics.worker()
+        figures.batch_events.observe(len(batch))
+        figures.stored.inc(stored)
+        figures.known.inc(len(batch) - refused - stored)
+        figures.commit_seconds.observe(took_s)
+        figures.view_age_seconds.observe(age_s(batch))
+
+
+@task_failure.connect  # type: ignore[untyped-decorator]
+def _count_failure(sender: Task, exception: BaseException, args: Sequence[Any], **_: Any) -> None:
+    """Its message is dead-lettered as a whole. What is tried alone is counted there (history_worker/alone.py)."""
+    if sender.request.is_eager:
+        return
+    kinds: dict[type, str] = {UnknownEventVersion: "unknown-version", ValidationError: "no-event"}
+    events = args[0] if args and isinstance(args[0], list) else [None]
+    metrics.worker().refused.labels(kinds.get(type(exception), "failed")).inc(len(events))
+
+
+def age_s(batch: Sequence[ViewEvent]) -> float:
+    """Since the oldest of them was received."""
+    return (datetime.now(UTC) - min(event.received_at for event in batch)).total_seconds()
 
 
 @cache

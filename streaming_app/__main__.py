@@ -18,9 +18,11 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server.mp import MPServer
 
-from streaming_app import create_app, leaving, metrics_files
+from streaming_app import create_app, leaving
+from streaming_app.rsgi import App
 from streaming_app.samples import samples
 from streaming_app.settings import StreamingSettings
+from view_events import metrics_files
 from view_events.logs import configure
 from view_events.settings import SettingsError, read
 
@@ -59,7 +61,6 @@ def main() -> None:
         configure(settings)
         address = listening_address(settings.host, settings.port)
         check_outbox(settings.outbox)
-        metrics_files.start_empty(settings.cache)
         if settings.videos is None:
             samples(settings.cache)
         # For its imports, which the processes inherit, and to see a wrong setting before anything has started.
@@ -70,12 +71,8 @@ def main() -> None:
     except PortTaken as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(1)
-    # This process counts nothing.
-    metrics_files.start_empty(settings.cache)
     allow_open_files(OPEN_FILES)
-    # Imported now that prometheus-client knows its folder.
-    from streaming_app.rsgi import App
-
+    metrics_files.make()
     # An RSGI application need not be callable, though granian's annotation says so.
     try:
         server(settings, address).serve(target_loader=lambda: App(settings), wrap_loader=False)  # type: ignore[arg-type, return-value]

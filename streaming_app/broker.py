@@ -65,12 +65,15 @@ class BrokerLink:
             _drop(connection)
             raise BrokerAway(f"{type(error).__name__}: {error}") from error
 
-    def send(self, events: Sequence[ViewEvent]) -> None:
-        """Publish one task with these events and wait for the confirm. Raises InDoubt, and is then disconnected."""
+    def send(self, events: Sequence[ViewEvent]) -> str:
+        """Publish one task with these events and wait for the confirm; the task's id.
+
+        Raises InDoubt, and is then disconnected.
+        """
         if self._producer is None or self._connection is None:
             raise InDoubt("not connected")
         try:
-            self._celery.send_task(
+            sent = self._celery.send_task(
                 event.TASK,
                 args=(event.encode(events),),
                 kwargs={"version": event.VERSION},
@@ -89,6 +92,7 @@ class BrokerLink:
             self.discard()
             kind = Returned if getattr(error, "reply_code", None) == NO_ROUTE else InDoubt
             raise kind(f"{type(error).__name__}: {error}") from error
+        return str(sent.id)
 
     def check(self) -> None:
         """Notice, while nothing is to be sent, that the broker closed the connection. Raises InDoubt."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 from flask import Blueprint, Response, jsonify
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
 
+from streaming_app.outbox import bytes_in
 from streaming_app.problems import problem
 from streaming_app.services import services
+from view_events import metrics
 
 blueprint = Blueprint("health", __name__)
 
@@ -29,10 +27,11 @@ def readyz() -> Response:
 
 
 @blueprint.get("/metrics")
-def metrics() -> Response:
+def show_metrics() -> Response:
     """Prometheus metrics of all processes of this app together."""
-    registry = REGISTRY
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:  # set by `python -m streaming_app` for its processes
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+    settings = services().settings
+    figures = metrics.streaming()
+    figures.outbox_bytes.set(bytes_in(settings.outbox))
+    figures.outbox_limit_bytes.set(settings.outbox_bytes)
+    content, content_type = metrics.exposition()
+    return Response(content, content_type=content_type)

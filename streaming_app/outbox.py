@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ from time import monotonic
 import msgspec
 import structlog
 
-from streaming_app import metrics
 from streaming_app.errors import NotAccepted
 from streaming_app.outbox_file import OtherVersion, OutboxFile
-from view_events.event import ViewEvent, new_event_id
+from view_events import metrics
+from view_events.event import ViewEvent, by_trace, new_event_id
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +47,7 @@ class Parcel:
 class _Waiting:
     """One request, before its commit."""
 
-    events: int
+    events: Sequence[ViewEvent]
     body: bytes
     stored: Future[None]
 
@@ -98,13 +98,13 @@ class Outbox:
             with suppress(OSError):
                 file.close()
         self._own, self._adopted, self._aside = None, [], []
-        metrics.OUTBOX_EVENTS.set(0)
+        metrics.streaming().outbox_events.set(0)
 
     # -- in ---------------------------------------------------------------------------------------------
 
     def put(self, events: Sequence[ViewEvent]) -> Future[None]:
         """Commit these events together; the future ends with None once they are on the disk, or with NotAccepted."""
-        waiting = _Waiting(len(events), msgspec.json.encode(events), Future())
+        waiting = _Waiting(events, msgspec.json.encode(events), Future())
         with self._changed:
             if self._stopping or self._count + len(events) > WAITING_EVENTS:
                 waiting.stored.set_exception(NotAccepted("the outbox cannot keep up"))
@@ -140,7 +140,7 @@ class Outbox:
                 self._own = OutboxFile.create(path, self._room())
             elif self._clock() >= self._measure_at:
                 self._own.limit(self._room())
-            self._own.append([(waiting.events, waiting.body) for waiting in group])
+            self._own.append([(len(waiting.events), waiting.body) for waiting in group])
         except (sqlite3.Error, OSError) as error:
             if self.usable:
                 log.warning("the outbox cannot store views", folder=str(self._folder), reason=str(error))
@@ -151,20 +151,21 @@ class Outbox:
         if not self.usable:
             log.info("the outbox stores views again")
         self.usable = True
-        metrics.OUTBOX_STORED.inc(sum(waiting.events for waiting in group))
-        metrics.OUTBOX_EVENTS.set(self.events)
+        events = [event for waiting in group for event in waiting.events]
+        metrics.streaming().outbox_stored.inc(len(events))
+        metrics.streaming().outbox_events.set(self.events)
         for waiting in group:
             waiting.stored.set_result(None)
+        # Last: nobody has to wait for it.
+        log.info("stored in the outbox", events=len(events), views=by_trace(events))
 
     def _room(self) -> int:
         """Bytes that our own file may take: what all others in the folder leave of the limit."""
         self._measure_at = self._clock() + MEASURE_EVERY_S
         own = self._own.path if self._own and self._own not in self._aside else None
-        taken = 0
-        for path in self._folder.glob("*.sqlite*"):  # what was committed last may lie in the log beside the database
-            with suppress(FileNotFoundError):
-                taken += 0 if own and path.stem == own.stem else path.stat().st_size
-        return max(self._max_bytes - taken, 0)
+        # What was committed last may lie in the log beside the database.
+        others = (path for path in self._folder.glob("*.sqlite*") if not own or path.stem != own.stem)
+        return max(self._max_bytes - _bytes_of(others), 0)
 
     # -- out --------------------------------------------------------------------------------------------
 
@@ -205,7 +206,7 @@ class Outbox:
         """The broker has confirmed them. Dying before this line sends them again: harmless, their ids are unique."""
         parcel.file.forget(parcel.last_number, parcel.count)
         self._sweep(parcel.file)
-        metrics.OUTBOX_EVENTS.set(self.events)
+        metrics.streaming().outbox_events.set(self.events)
         self.usable = True
 
     def _sweep(self, file: OutboxFile) -> None:
@@ -253,11 +254,24 @@ class Outbox:
             return
         self._adopted.append(file)
         log.info("adopted the outbox of a process that is gone", file=path.name, events=file.left)
-        metrics.OUTBOX_EVENTS.set(self.events)
+        metrics.streaming().outbox_events.set(self.events)
 
     def _files(self) -> list[OutboxFile]:
         own = self._own
         return [*self._adopted, *([own] if own and own not in self._aside else [])]
+
+
+def bytes_in(folder: Path) -> int:
+    """What all outbox files in a folder take together, whoever owns them."""
+    return _bytes_of(folder.glob("*"))
+
+
+def _bytes_of(paths: Iterable[Path]) -> int:
+    total = 0
+    for path in paths:
+        with suppress(FileNotFoundError):  # just removed, empty
+            total += path.stat().st_size
+    return total
 
 
 def waiting_in(folder: Path) -> int:

@@ -20,10 +20,10 @@ from typing import Protocol
 
 import structlog
 
-from streaming_app import metrics
 from streaming_app.errors import BrokerAway, InDoubt, NotAccepted, Returned
 from streaming_app.outbox import Outbox
-from view_events.event import ViewEvent
+from view_events import metrics
+from view_events.event import ViewEvent, by_trace
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +48,7 @@ class Link(Protocol):
     @property
     def connected(self) -> bool: ...
     def connect(self) -> None: ...
-    def send(self, events: Sequence[ViewEvent]) -> None: ...
+    def send(self, events: Sequence[ViewEvent]) -> str: ...
     def check(self) -> None: ...
     def discard(self) -> None: ...
 
@@ -232,25 +232,32 @@ class Publisher:
         if parcel is None:
             self._drain_at = self._clock() + IDLE_S
             self._close_breaker()  # nothing to try the broker with: the next request does
-        elif self._confirmed(parcel.events) is None:
+        elif self._confirmed(parcel.events, from_outbox=True) is None:
             self._outbox.done(parcel)
         else:
             self._drain_at = self._clock() + RETRY_S
             self._look_after_link()
 
-    def _confirmed(self, events: Sequence[ViewEvent]) -> InDoubt | None:
+    def _confirmed(self, events: Sequence[ViewEvent], *, from_outbox: bool = False) -> InDoubt | None:
         """Send one message; None once it is confirmed, else the doubt. Then the connection is gone."""
         started = self._clock()
         try:
-            self._link.send(events)
+            task_id = self._link.send(events)
         except InDoubt as doubt:
-            metrics.PUBLISHED.labels("returned" if isinstance(doubt, Returned) else "in_doubt").inc()
+            metrics.streaming().messages.labels("returned" if isinstance(doubt, Returned) else "in_doubt").inc()
             self._break(str(doubt))
             self._fail_waiting(doubt)
             return doubt
-        metrics.PUBLISHED.labels("confirmed").inc()
-        metrics.BATCH_EVENTS.observe(len(events))
-        log.debug("published", events=len(events), ms=round((self._clock() - started) * 1000, 1))
+        metrics.streaming().messages.labels("confirmed").inc()
+        metrics.streaming().message_events.observe(len(events))
+        log.info(
+            "published",
+            events=len(events),
+            ms=round((self._clock() - started) * 1000, 1),
+            task_id=task_id,
+            from_outbox=from_outbox,
+            views=by_trace(events),
+        )
         self._close_breaker()
         return None
 
@@ -269,7 +276,7 @@ class Publisher:
                 return
             self._open = True
         log.warning("the broker does not confirm; views go to the outbox", reason=reason)
-        metrics.BROKER_UP.set(0)
+        metrics.streaming().broker_up.set(0)
 
     def _close_breaker(self) -> None:
         with self._changed:
@@ -277,7 +284,7 @@ class Publisher:
                 return
             self._open = False
         log.info("the broker confirms again")
-        metrics.BROKER_UP.set(1)
+        metrics.streaming().broker_up.set(1)
 
     def _look_after_link(self) -> None:
         """Notice a broker that went, and find one that came back. One log line a change."""
@@ -294,4 +301,4 @@ class Publisher:
             self._look_after_link()
         except BrokerAway as away:
             log.debug("broker away", reason=str(away))
-        metrics.BROKER_UP.set(self.connected)
+        metrics.streaming().broker_up.set(self.connected)

@@ -16,12 +16,13 @@ import structlog
 from flask import Flask, Response
 from granian.rsgi import HTTPProtocol, ProtocolClosed, Scope  # type: ignore[attr-defined]
 
-from streaming_app import create_app, leaving, metrics_files, wsgi
+from streaming_app import create_app, leaving, tracing, views, wsgi
 from streaming_app.problems import problem
 from streaming_app.services import Services
 from streaming_app.settings import StreamingSettings
 from streaming_app.streaming import METHODS
 from streaming_app.video_bytes import refusal, reply_for
+from view_events import metrics
 from view_events.logs import configure
 
 log = structlog.get_logger(__name__)
@@ -52,7 +53,7 @@ class App:
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         configure(self._settings)
-        metrics_files.forget_dead_processes()
+        metrics.streaming()  # now, so that what has not happened yet stands at 0
         self.adopt(create_app(self._settings), loop)
         self._services.publisher.start()
         # Look at the folder now, so that the first viewer need not wait for it.
@@ -79,7 +80,10 @@ class App:
             body = await _body(scope, proto)
             await self._loop.run_in_executor(self._threads, self._run_flask, scope, proto, body)
         except Refused as refused:
-            _send(proto, problem(refused.status, str(refused)))
+            answer = problem(refused.status, str(refused))
+            if (scope.method, scope.path) == ("POST", views.PATH):
+                answer = views.answered(answer, tracing.trace_id(scope.headers.get("traceparent")))
+            _send(proto, answer)
         except ProtocolClosed:
             log.debug("client went away", path=scope.path)
         except Exception:
@@ -102,6 +106,7 @@ class App:
         else:
             proto.response_file_range(reply.status, list(reply.headers), str(video.path), reply.start, reply.end)
         if reply.start != reply.end:
+            metrics.streaming().video_bytes.labels(reply.sent_by).inc(reply.end - reply.start)
             self._note(scope, video_id)  # now that the bytes are on their way: they never wait for the history
 
     def _note(self, scope: Scope, video_id: str) -> None:

@@ -12,6 +12,7 @@ import structlog
 from streaming_app.auth import AuthError, Tokens, bearer
 from streaming_app.errors import NotAccepted
 from streaming_app.publisher import Publisher
+from streaming_app.tracing import new_trace_id
 from view_events.event import ViewEvent
 
 log = structlog.get_logger(__name__)
@@ -53,7 +54,7 @@ class StreamViews:
 
 
 def started(viewer_id: str, video_id: str, now: datetime) -> ViewEvent:
-    """The `started` of this hour. Same viewer, video and hour: same ids."""
+    """The `started` of this hour. Same viewer, video and hour: same ids, but for the trace id."""
     hour = now.replace(minute=0, second=0, microsecond=0)
     return ViewEvent(
         event_id=derived_id(hour, "event", viewer_id, video_id),
@@ -64,6 +65,7 @@ def started(viewer_id: str, video_id: str, now: datetime) -> ViewEvent:
         position_s=0,
         at=now,
         received_at=now,
+        trace_id=new_trace_id(),
     )
 
 

@@ -64,6 +64,11 @@ class Reply:
     detail: str = ""
     by_proxy: bool = False
 
+    @property
+    def sent_by(self) -> str:
+        """Who sends the bytes: `app` or `proxy`."""
+        return "proxy" if self.by_proxy else "app"
+
 
 def answer(method: str, headers: Headers, file: File) -> Reply:
     """The reply to a GET or HEAD. Preconditions come before the range, in the order of RFC 9110, 13.2.2."""

@@ -13,6 +13,7 @@ from streaming_app.catalogue import Video
 from streaming_app.problems import problem
 from streaming_app.services import services
 from streaming_app.streaming import METHODS, File, Headers, Reply, answer, hand_over
+from view_events import metrics
 
 blueprint = Blueprint("video_bytes", __name__)
 
@@ -31,6 +32,7 @@ def stream(video_id: str) -> Response:
     authorization = request.headers.get("Authorization")
     if authorization and "playback" not in request.args and reply.end > reply.start:
         services().stream_views.note(authorization, video_id)
+    metrics.streaming().video_bytes.labels(reply.sent_by).inc(reply.end - reply.start)
     blocks = () if reply.by_proxy else _blocks(video.path, reply.start, reply.end)
     return Response(blocks, reply.status, reply.headers)
 

@@ -115,7 +115,9 @@ def _every_error(documents: Sequence[Any]) -> Iterator[FieldError]:
                     yield FieldError(index, wanted.name, str(error))
 
 
-def check(views: Sequence[View], caller: Caller, now: datetime, known: Callable[[str], bool]) -> list[ViewEvent]:
+def check(
+    views: Sequence[View], caller: Caller, now: datetime, known: Callable[[str], bool], trace_id: str | None = None
+) -> list[ViewEvent]:
     """The events as they will be stored. Raises Unprocessable with every error; AuthError (403) for another's id.
 
     `known` tells whether the catalogue has a video; `now` is the server's clock, with its zone.
@@ -135,7 +137,7 @@ def check(views: Sequence[View], caller: Caller, now: datetime, known: Callable[
             seen.add(view.event_id)
     if errors:
         raise Unprocessable(*errors)
-    return [_event(view, caller, now) for view in views]
+    return [_event(view, caller, now, trace_id) for view in views]
 
 
 def _faults(view: View, caller: Caller, now: datetime, known: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
@@ -161,7 +163,7 @@ def _id_fault(event_id: UUID, now: datetime) -> str | None:
     return None
 
 
-def _event(view: View, caller: Caller, now: datetime) -> ViewEvent:
+def _event(view: View, caller: Caller, now: datetime, trace_id: str | None) -> ViewEvent:
     viewer_id = caller.viewer_id or view.viewer_id
     assert viewer_id is not None  # noqa: S101 (check saw to it)
     return ViewEvent(
@@ -174,6 +176,7 @@ def _event(view: View, caller: Caller, now: datetime) -> ViewEvent:
         played_from_s=view.played_from_s,
         at=_when(view, now),
         received_at=now,
+        trace_id=trace_id,
     )
 
 

@@ -33,7 +33,7 @@ class RecordingLink:
         self.connected = True
         self.connects += 1
 
-    def send(self, events: Sequence[ViewEvent]) -> None:
+    def send(self, events: Sequence[ViewEvent]) -> str:
         self.sending.set()
         self.gate.wait(10)
         self.messages.append(list(events))
@@ -41,6 +41,7 @@ class RecordingLink:
             self.doubts -= 1
             self.connected = False
             raise InDoubt("told to be")
+        return f"task-{len(self.messages)}"
 
     def check(self) -> None:
         if self.away:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,9 +15,9 @@ from pathlib import Path
 import psutil
 import urllib3
 
-from streaming_app import metrics_files
 from tests.client import Client
 from tests.waiting import until
+from view_events import metrics_files
 
 #: Nothing listens there.
 NO_BROKER = "amqp://guest:guest@127.0.0.1:1//"
@@ -100,4 +99,4 @@ def web_server(folder: Path, videos: Path, **env: str) -> Iterator[Web]:
             if process.is_running():
                 process.kill()
         web.process.wait(timeout=10)
-        shutil.rmtree(metrics_files.folder_for(folder / "cache"), ignore_errors=True)  # it was killed, perhaps
+        metrics_files.sweep()  # it was killed, perhaps

@@ -30,7 +30,11 @@ class UnknownEventVersion(Exception):
     """A message carries events of a version that this worker does not know: it is older than the streaming app."""
 
 
-class ViewEvent(msgspec.Struct, frozen=True, kw_only=True):
+#: What stands in the place of a trace id in the logs, for events that have none.
+NO_TRACE = "-"
+
+
+class ViewEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One thing that happened in one playback. Checked by the streaming app; stored as one row of `view_events`."""
 
     event_id: UUID  #: UUIDv7; the idempotency key: one id is stored once, the first one wins
@@ -42,6 +46,9 @@ class ViewEvent(msgspec.Struct, frozen=True, kw_only=True):
     played_from_s: float | None = None  #: since here, up to `position_s`, it really played without a seek
     at: datetime  #: when it happened, by the server's clock
     received_at: datetime
+    #: Of the request that it came with: 32 hexadecimal digits, for the logs. It is not stored. Programs of the version
+    #: before neither send nor mind it.
+    trace_id: str | None = None
 
 
 def is_viewer(viewer_id: object) -> bool:
@@ -72,6 +79,19 @@ def decode(events: Iterable[object], version: int) -> list[ViewEvent]:
     if version != VERSION:
         raise UnknownEventVersion(f"events of version {version!r}; this worker knows {VERSION}")
     return [msgspec.convert(event, ViewEvent, strict=False) for event in events]
+
+
+def by_trace(events: Iterable[ViewEvent]) -> dict[str, list[str]]:
+    """The ids of the events by their trace ids, for the logs: `{trace_id: [event_id, ...]}`."""
+    found: dict[str, list[str]] = {}
+    for event in events:
+        found.setdefault(event.trace_id or NO_TRACE, []).append(str(event.event_id))
+    return found
+
+
+def trace_ids(events: Iterable[ViewEvent]) -> list[str]:
+    """Those of a batch, each once, in the order of its events."""
+    return list(dict.fromkeys(event.trace_id for event in events if event.trace_id))
 
 
 def describe(events: Sequence[ViewEvent]) -> str:

@@ -46,7 +46,7 @@ def show(running: Any) -> None:
     for worker in running.workers():
         colour = {"running": "", "frozen": "[cyan]", "stopped": "[dim]"}.get(worker.state, "[yellow]")
         children = " ".join(map(str, worker.children))
-        table.add_row(worker.name, f"{colour}{worker.state}", str(worker.pid or ""), children, "")
+        table.add_row(worker.name, f"{colour}{worker.state}", str(worker.pid or ""), children, worker.metrics_url)
     for name in ("broker", "database"):
         part = processes[name]
         kind = f" ({part['kind']})" if name == "broker" else ""

@@ -61,7 +61,7 @@ def add(running: Running, name: str | None) -> None:
     else:
         if not name.removeprefix(services.WORKER).isdigit():
             raise DemoError(f"NAME: {name!r}: expected {services.WORKER} and a number")
-        running.supervisor.add(services.worker(name, addresses(running)))
+        running.supervisor.add(services.worker(running.state, name, addresses(running)))
     click.echo(f"{name} was started")
 
 

@@ -23,6 +23,7 @@ class Worker:
     pid: int | None
     children: list[int]
     state: str
+    metrics_url: str | None
 
 
 class Running:
@@ -59,7 +60,7 @@ class Running:
     def workers(self) -> list[Worker]:
         """All history workers, by number."""
         found = [part for name, part in self.status().items() if name.startswith(services.WORKER)]
-        return sorted(map(_worker, found), key=lambda worker: (len(worker.name), worker.name))
+        return sorted(map(self._worker, found), key=lambda worker: (len(worker.name), worker.name))
 
     def worker(self, name: str) -> Worker:
         """One of them, by its whole name or its number. Raises DemoError that lists those that there are."""
@@ -68,6 +69,23 @@ class Running:
             if name.partition("@")[0] in {worker.name, worker.name.removeprefix(services.WORKER)}:
                 return worker
         raise DemoError(f"NAME: there is no worker {name!r}; there are {', '.join(w.name for w in workers)}")
+
+    def _worker(self, part: PartStatus) -> Worker:
+        processes = tree(part.pid)
+        if not processes:
+            state = "stopped" if part.stopped else "starting"
+        elif _is_frozen(processes[0]):
+            state = "frozen"
+        else:
+            state = "running"
+        metrics_port = self.supervisor.environment(part.name).get(services.METRICS_PORT)
+        return Worker(
+            name=part.name,
+            pid=processes[0].pid if processes else None,
+            children=[process.pid for process in processes[1:]],
+            state=state,
+            metrics_url=f"http://127.0.0.1:{metrics_port}/metrics" if metrics_port else None,
+        )
 
     def processes(self) -> dict[str, Any]:
         """`flixtrail status --json`: the processes that live now."""
@@ -78,33 +96,23 @@ class Running:
         return {
             "web": {"url": self.web_url, "pids": _pids(status, services.WEB)},
             "workers": [
-                {"name": worker.name, "pid": worker.pid, "children": worker.children}
+                {
+                    "name": worker.name,
+                    "pid": worker.pid,
+                    "children": worker.children,
+                    "metrics_url": worker.metrics_url,
+                }
                 for worker in self.workers()
                 if worker.pid
             ],
             "history_api": {
                 "url": self.document["history_api"]["url"],
                 "pids": _pids(status, services.HISTORY_API),
+                "metrics_url": f"{self.document['history_api']['url']}/metrics",
             },
             "broker": {"kind": broker["kind"], "url": broker["url"], "pid": _pid(status, broker_part)},
             "database": {"url": self.database_url, "pid": _pid(status, "postgres")},
         }
-
-
-def _worker(part: PartStatus) -> Worker:
-    processes = tree(part.pid)
-    if not processes:
-        state = "stopped" if part.stopped else "starting"
-    elif _is_frozen(processes[0]):
-        state = "frozen"
-    else:
-        state = "running"
-    return Worker(
-        name=part.name,
-        pid=processes[0].pid if processes else None,
-        children=[process.pid for process in processes[1:]],
-        state=state,
-    )
 
 
 def _is_frozen(process: psutil.Process) -> bool:

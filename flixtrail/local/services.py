@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from flixtrail.local import ports
 from flixtrail.local.environment import clean
 from flixtrail.local.part import Part
 from flixtrail.local.state import State
@@ -17,6 +18,8 @@ FLOWER = "flower"
 #: Followed by a number.
 WORKER = "history-worker-"
 
+#: The variable that tells a worker where to answer /metrics and /healthz.
+METRICS_PORT = "METRICS_PORT"
 #: Prefork children of one worker.
 WORKER_PROCESSES = 2
 
@@ -75,8 +78,9 @@ def history_api(state: State, addresses: Addresses) -> Part:
     )
 
 
-def worker(name: str, addresses: Addresses) -> Part:
+def worker(state: State, name: str, addresses: Addresses) -> Part:
     """One history worker."""
+    metrics_port = ports.keep(state, (name,))[name]
     celery: tuple[str, ...] = (sys.executable, "-m", "celery")
     if addresses.management_url:
         # Our own RabbitMQ, which may still be starting.
@@ -95,8 +99,12 @@ def worker(name: str, addresses: Addresses) -> Part:
     return Part(
         name=name,
         argv=(*celery, *options),
-        # In learner mode PostgreSQL then knows which of its clients are workers (flixtrail/local/queue.py).
-        environment=service_environment(addresses) | {"PGAPPNAME": name},
+        environment={
+            **service_environment(addresses),
+            METRICS_PORT: str(metrics_port),
+            # In learner mode PostgreSQL then knows which of its clients are workers (flixtrail/local/queue.py).
+            "PGAPPNAME": name,
+        },
         priority=40,
         # TERM: no new deliveries, finish and acknowledge what is being written, leave. Takes 2 s on RabbitMQ, and also
         # in learner mode, where the threads of its pool then take 3 s to end with nothing to do.

@@ -108,7 +108,7 @@ class Stack:
 
     def worker(self, name: str) -> Part:
         """One history worker."""
-        return services.worker(name, self.addresses)
+        return services.worker(self.state, name, self.addresses)
 
     def own_rabbitmq(self) -> RabbitMQ:
         """The broker, not started yet."""

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from flixtrail.local.errors import AlreadyRunning, DemoError, NotRunning
-from streaming_app import metrics_files
+from view_events import metrics_files
 
 #: Lines of a part's log that are shown when it fails.
 LOG_TAIL = 15
@@ -139,8 +139,9 @@ class State:
     def forget(self) -> None:
         """Take away what only a running demo has."""
         (self.folder / "state.json").unlink(missing_ok=True)
-        for folder in (self.run, *map(self._short, SOCKETS), metrics_files.folder_for(self.cache)):
+        for folder in (self.run, *map(self._short, SOCKETS)):
             shutil.rmtree(folder, ignore_errors=True)
+        metrics_files.sweep()
 
     def secret(self, name: str) -> str:
         """A password or key that is made once and then stays the same."""

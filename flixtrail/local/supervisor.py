@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 from xmlrpc.client import Fault, ServerProxy
 
@@ -20,7 +21,7 @@ from supervisor.xmlrpc import Faults, SupervisorTransport
 from flixtrail.local.errors import DemoError
 from flixtrail.local.leftovers import PART_MARK, STATE_MARK
 from flixtrail.local.part import Part, PartStatus, part_section, status_of, supervisor_section
-from flixtrail.local.state import State, write_json
+from flixtrail.local.state import State, read_json, write_json
 
 #: supervisord looks after dead parts once a second, and after every request it answers. Asked this often, it has
 #: started a dead part again a tenth of a second later (docs/decisions/0003-supervisor.md).
@@ -61,7 +62,7 @@ class Supervisor:
 
     def add(self, part: Part) -> None:
         """Make a part known, and start it."""
-        description = self.state.parts / f"{part.name}.json"
+        description = self._description(part.name)
         write_json(
             description,
             {
@@ -77,6 +78,13 @@ class Supervisor:
         self._call("reloadConfig")
         self._call("addProcessGroup", part.name, ignore=Faults.ALREADY_ADDED)
         self.start(part.name)
+
+    def environment(self, name: str) -> dict[str, str]:
+        """What a part that is known was given."""
+        return dict((read_json(self._description(name)) or {}).get("environment", {}))
+
+    def _description(self, name: str) -> Path:
+        return self.state.parts / f"{name}.json"
 
     def start(self, name: str) -> None:
         """Start a part that is known."""

@@ -92,7 +92,7 @@ def test_a_worker_is_not_locked_out_by_its_own_old_connection(demo: Demo) -> Non
     """Its host lost its power, say: the broker still sees the old connection when the new process comes."""
     worker = demo.running().workers()[0]
     assert worker.pid
-    part = services.worker(worker.name, addresses(demo.running()))
+    part = services.worker(demo.running().state, worker.name, addresses(demo.running()))
     consumers = len(demo.status()["workers"])
     with frozen(worker.pid), (demo.state / "log" / "history-worker-again.log").open("wb") as log:
         again = subprocess.Popen(

@@ -76,7 +76,7 @@ def restart_workers(demo: Demo, app: str) -> None:
     running = demo.running()
     before = demo.status()["workers"]
     for worker in before:
-        part = services.worker(worker["name"], addresses(running))
+        part = services.worker(running.state, worker["name"], addresses(running))
         argv = tuple(app if argument == "history_worker.app" else argument for argument in part.argv)
         running.supervisor.add(replace(part, argv=argv, environment={**part.environment, "PYTHONPATH": str(ROOT)}))
     kill(demo)

@@ -79,7 +79,7 @@ def _start_again(demo: Demo, environment: dict[str, str]) -> None:
     running = demo.running()
     before = running.workers()
     for worker in before:
-        part = services.worker(worker.name, addresses(running))
+        part = services.worker(running.state, worker.name, addresses(running))
         running.supervisor.add(replace(part, environment={**part.environment, "PYTHONPATH": str(ROOT), **environment}))
         for process in tree(worker.pid):
             try:

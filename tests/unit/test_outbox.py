@@ -154,6 +154,8 @@ import sys, time
 from pathlib import Path
 from streaming_app.outbox import Outbox
 from tests.fakes import an_event, ids
+from view_events.logs import LogSettings, configure
+configure(LogSettings())  # to standard error
 box = Outbox(Path(sys.argv[1]), 4 * 1024 * 1024)
 box.open()
 events = [an_event() for _ in range(3)]

@@ -1,0 +1,92 @@
+"""Metrics: their names hold, and their page says what the code says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from history_worker.reasons import KINDS, how_many
+from tests.demo import ROOT
+from tests.fakes import an_event
+from view_events import metrics
+from view_events.event import VERSION, encode
+
+PAGE = ROOT / "docs" / "metrics.md"
+COMMAND = "python -m view_events.metrics > docs/metrics.md"
+
+#: What dashboards and alerts ask for.
+NAMES = {
+    "flixtrail_views_accepted_total",
+    "flixtrail_messages_total",
+    "flixtrail_message_events",
+    "flixtrail_broker_up",
+    "flixtrail_outbox_events",
+    "flixtrail_outbox_stored_total",
+    "flixtrail_outbox_bytes",
+    "flixtrail_outbox_limit_bytes",
+    "flixtrail_video_bytes_total",
+    "flixtrail_record_requests_total",
+    "flixtrail_record_seconds",
+    "flixtrail_views_stored_total",
+    "flixtrail_views_known_total",
+    "flixtrail_views_refused_total",
+    "flixtrail_deliveries_total",
+    "flixtrail_batch_events",
+    "flixtrail_commit_seconds",
+    "flixtrail_view_age_seconds",
+    "flixtrail_database_up",
+    "flixtrail_consuming",
+    "flixtrail_history_requests_total",
+    "flixtrail_history_request_seconds",
+}
+
+
+def test_the_page_is_up_to_date() -> None:
+    assert PAGE.read_text() == "".join(f"{line}\n" for line in metrics.page()), f"out of date: run `{COMMAND}`"
+
+
+def test_every_name_that_others_ask_for_is_listed() -> None:
+    rows = [line.split("`")[1] for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    assert sorted(rows) == sorted(NAMES)
+
+
+def test_ages_are_told_apart_from_five_milliseconds_to_an_hour() -> None:
+    assert (metrics.AGE_S[0], metrics.AGE_S[-1]) == (0.005, 3600)
+
+
+@pytest.mark.parametrize(
+    ("body", "events"),
+    [
+        ([[encode([an_event(), an_event()])], {"version": VERSION}, {}], 2),
+        ([[[]], {}, {}], 0),
+        ([["events"], {}, {}], 1),
+        ([[], {}, {}], 1),
+        ({"a": 1}, 1),
+        (7, 1),
+        (None, 1),
+    ],
+)
+def test_a_message_whose_events_cannot_be_told_counts_as_one(body: object, events: int) -> None:
+    import json
+
+    assert how_many(json.dumps(body)) == events
+    assert how_many(json.dumps(body).encode()) == events
+
+
+@pytest.mark.parametrize("body", [b"\xff\xfe{", "{", None, "[" * 100_000])
+def test_what_is_no_json_counts_as_one(body: object) -> None:
+    assert how_many(body) == 1
+
+
+def test_every_reason_is_a_word_that_a_label_can_be() -> None:
+    assert all(kind.replace("-", "").isalpha() for kind in KINDS)
+
+
+def test_modules_do_not_import_prometheus_client_before_a_metric_is_made(tmp_path: Path) -> None:
+    """`flixtrail status` shall not pay for it, nor a worker that is not asked for metrics."""
+    import subprocess
+    import sys
+
+    script = "import sys, view_events.metrics; sys.exit('prometheus_client' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, env={"HOME": str(tmp_path)}, check=True)

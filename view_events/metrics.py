@@ -1,0 +1,236 @@
+"""Every metric of every service: names, labels and units in one place. docs/metrics.md is made from it:
+
+    python -m view_events.metrics > docs/metrics.md
+
+A service makes its own metrics, once a process, when it first asks for them: after view_events/metrics_files.py has
+made room for them, and in processes that were forked after the fork.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from functools import cache
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from view_events import metrics_files
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.metrics import MetricWrapperBase
+
+#: Events of one message or batch: up to 500 travel together, one request (up to 1,000) is never split.
+EVENTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+#: Seconds of something that should take milliseconds, and at the most the deadline of a request.
+QUICK_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+#: Seconds of something that waits while PostgreSQL is away.
+PATIENT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1200)
+#: Seconds from end to end: 5 ms on an idle machine, up to an hour in a queue or an outbox.
+AGE_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 1800, 3600)
+
+#: Held by who counts in a process that another of its threads may fork. prometheus-client's own lock, taken at that
+#: moment, would stay taken in the new process for ever.
+NO_FORK = Lock()
+os.register_at_fork(before=NO_FORK.acquire, after_in_parent=NO_FORK.release, after_in_child=NO_FORK.release)
+
+
+class Streaming:
+    """The streaming app: all of its web processes together."""
+
+    def __init__(self) -> None:
+        from prometheus_client import Counter, Gauge, Histogram
+
+        #: Events of requests that were answered 202.
+        self.accepted = Counter("flixtrail_views_accepted_total", "View events answered 202.")
+        #: Messages. `outcome`: confirmed, in_doubt (no confirm, a nack, a lost connection), returned.
+        self.messages = Counter(
+            "flixtrail_messages_total",
+            "Messages to the broker, by outcome: confirmed, in_doubt, returned (no queue took it: the topology is "
+            "damaged).",
+            ["outcome"],
+        )
+        for outcome in ("confirmed", "in_doubt", "returned"):
+            self.messages.labels(outcome)
+        #: Events a message that was confirmed.
+        self.message_events = Histogram("flixtrail_message_events", "Events in one message.", buckets=EVENTS)
+        #: 0 or 1, one a web process (label `pid`).
+        self.broker_up = Gauge("flixtrail_broker_up", "1 while the broker confirms.", multiprocess_mode="liveall")
+        #: Events in the files that the web processes own.
+        self.outbox_events = Gauge(
+            "flixtrail_outbox_events",
+            "View events that wait in the outbox for the broker.",
+            multiprocess_mode="livesum",
+        )
+        #: Events.
+        self.outbox_stored = Counter("flixtrail_outbox_stored_total", "View events committed to the outbox.")
+        #: Bytes, measured when scraped. Replicas that share the folder all say the same.
+        self.outbox_bytes = Gauge(
+            "flixtrail_outbox_bytes",
+            "Bytes of all files in the outbox folder.",
+            multiprocess_mode="livemostrecent",
+        )
+        #: Bytes; constant.
+        self.outbox_limit_bytes = Gauge(
+            "flixtrail_outbox_limit_bytes",
+            "Bytes that the files in the outbox folder may take together (OUTBOX_BYTES).",
+            multiprocess_mode="livemostrecent",
+        )
+        #: Bytes of the ranges that answers promised; a viewer who leaves early gets less. `sent_by`: app, proxy (nginx).
+        self.video_bytes = Counter(
+            "flixtrail_video_bytes_total",
+            "Bytes of video that answers to GET promised, by who sends them.",
+            ["sent_by"],
+        )
+        for sender in ("app", "proxy"):
+            self.video_bytes.labels(sender)
+        #: Requests. `status`: the HTTP status.
+        self.record_requests = Counter(
+            "flixtrail_record_requests_total", "Answers to POST /api/views, by HTTP status.", ["status"]
+        )
+        for status in (202, 400, 401, 403, 408, 411, 413, 415, 422, 500, 503):
+            self.record_requests.labels(str(status))
+        #: Seconds, from the beginning of the view function to its answer.
+        self.record_seconds = Histogram(
+            "flixtrail_record_seconds", "Seconds that POST /api/views took to answer.", buckets=QUICK_S
+        )
+
+
+class Worker:
+    """A history worker: its parent and the processes of its pool together, those that died included."""
+
+    def __init__(self) -> None:
+        from prometheus_client import Counter, Gauge, Histogram
+
+        #: Rows. A process that is killed right after its commit has not counted it.
+        self.stored = Counter("flixtrail_views_stored_total", "View events stored: new rows.")
+        #: Events.
+        self.known = Counter(
+            "flixtrail_views_known_total",
+            "View events that changed nothing: stored before, or of a viewer who was erased.",
+        )
+        #: Events; a message whose events cannot be told counts as one. `kind`: those of `flixtrail dead list`.
+        self.refused = Counter(
+            "flixtrail_views_refused_total", "View events dead-lettered, by what is wrong.", ["kind"]
+        )
+        #: Messages that a process of the pool began with. `redelivered`: yes, no.
+        self.deliveries = Counter(
+            "flixtrail_deliveries_total", "Messages delivered, by whether it was again.", ["redelivered"]
+        )
+        for redelivered in ("yes", "no"):
+            self.deliveries.labels(redelivered)
+        #: Events a message delivered.
+        self.batch_events = Histogram("flixtrail_batch_events", "View events in one batch.", buckets=EVENTS)
+        #: Seconds; a batch that waits for PostgreSQL takes as long as that.
+        self.commit_seconds = Histogram(
+            "flixtrail_commit_seconds",
+            "Seconds from the beginning of a task to its commit, waiting for PostgreSQL included.",
+            buckets=PATIENT_S,
+        )
+        #: Seconds between two clocks: the streaming host's at its request, this one's at the commit.
+        self.view_age_seconds = Histogram(
+            "flixtrail_view_age_seconds",
+            "Seconds from the request to the commit, of the oldest view event of a batch.",
+            buckets=AGE_S,
+        )
+        #: 0 or 1: the worst that a process of the pool has seen last; 1 before it has seen anything.
+        self.database_up = Gauge(
+            "flixtrail_database_up", "0 while PostgreSQL is away or cannot write.", multiprocess_mode="livemin"
+        )
+        self.database_up.set(1)
+        #: 0 or 1, said by the parent; the processes of the pool say 0.
+        self.consuming = Gauge(
+            "flixtrail_consuming",
+            "1 while the worker takes messages; 0 while the broker is away, or PostgreSQL for so long that it paused.",
+            multiprocess_mode="livemax",
+        )
+
+
+class HistoryApi:
+    """The history API."""
+
+    def __init__(self) -> None:
+        from prometheus_client import Counter, Histogram
+
+        #: Requests. `route`: as it stands in the code, never with an id in it; `none` for what is no route.
+        self.requests = Counter(
+            "flixtrail_history_requests_total", "Requests, by route and HTTP status.", ["route", "status"]
+        )
+        #: Seconds. `route`: as above.
+        self.request_seconds = Histogram(
+            "flixtrail_history_request_seconds", "Seconds that a request took.", ["route"], buckets=QUICK_S
+        )
+
+
+@cache
+def streaming() -> Streaming:
+    """Those of this web process."""
+    return Streaming()
+
+
+@cache
+def worker() -> Worker:
+    """Those of this process of a worker."""
+    return Worker()
+
+
+@cache
+def history_api() -> HistoryApi:
+    """Those of this process of the history API."""
+    return HistoryApi()
+
+
+def registry() -> CollectorRegistry:
+    """What `/metrics` shows: all processes of the service together, or this one where it is the only one."""
+    from prometheus_client import REGISTRY, CollectorRegistry
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    if metrics_files.VARIABLE not in os.environ:
+        return REGISTRY
+    metrics_files.forget_dead_processes()
+    together = CollectorRegistry()
+    MultiProcessCollector(together)  # type: ignore[no-untyped-call]
+    return together
+
+
+def exposition() -> tuple[bytes, str]:
+    """The content and the content type of `/metrics`."""
+    from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+    return generate_latest(registry()), CONTENT_TYPE_LATEST
+
+
+# -- docs/metrics.md ---------------------------------------------------------------------------------------
+
+#: Heading, where they are found, and who makes them.
+SERVICES: tuple[tuple[str, str, Callable[[], object]], ...] = (
+    ("Streaming app", "`GET /metrics` on its own port (`PORT`).", streaming),
+    ("History worker", "`GET /metrics` on `METRICS_HOST`, `METRICS_PORT`; without a port there are none.", worker),
+    ("History API", "`GET /metrics` on its own port (`HISTORY_API_PORT`), without a token.", history_api),
+)
+
+
+def page() -> Iterator[str]:
+    """docs/metrics.md, line by line."""
+    yield "# Metrics"
+    yield ""
+    yield "For Prometheus. Each service shows its own, all of its processes together. Counters and histograms begin at"
+    yield "0 when the service starts, and survive a process of it that dies. This page is made from"
+    yield "[`view_events/metrics.py`](../view_events/metrics.py): `python -m view_events.metrics > docs/metrics.md`."
+    for heading, where, made in SERVICES:
+        yield from ("", f"## {heading}", "", where, "", "| name | type | labels | what |", "| --- | --- | --- | --- |")
+        yield from (_row(metric) for metric in vars(made()).values())
+
+
+def _row(metric: MetricWrapperBase) -> str:
+    (about,) = metric.describe()
+    name = f"{about.name}_total" if about.type == "counter" else about.name
+    labels = ", ".join(f"`{label}`" for label in metric._labelnames)  # noqa: SLF001 (it tells nobody otherwise)
+    if getattr(metric, "_multiprocess_mode", "") == "liveall":
+        labels = "`pid`"
+    return f"| `{name}` | {about.type} | {labels} | {about.documentation} |"
+
+
+if __name__ == "__main__":
+    sys.stdout.writelines(f"{line}\n" for line in page())
