@@ -77,7 +77,7 @@ class Streaming:
             "Bytes that the files in the outbox folder may take together (OUTBOX_BYTES).",
             multiprocess_mode="livemostrecent",
         )
-        #: Bytes of the ranges that answers promised; a viewer who leaves early gets less. `sent_by`: app, proxy (nginx).
+        #: Bytes of the ranges that answers promised; who leaves early gets less. `sent_by`: app, or proxy (nginx).
         self.video_bytes = Counter(
             "flixtrail_video_bytes_total",
             "Bytes of video that answers to GET promised, by who sends them.",
