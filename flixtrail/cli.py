@@ -22,6 +22,7 @@ COMMANDS = {
     "send": "Record N views, and wait until they are stored.",
     "status": "Which process is what.",
     "token": "Make a bearer token.",
+    "trace": "Tell the story of one view, from the logs and the database.",
     "watch": "Watch the work queue: what waits, who holds what, what comes back.",
     "workers": "Add, stop, kill, freeze or thaw a history worker.",
 }

@@ -100,3 +100,34 @@ def receipts(engine: Engine, ids: Sequence[UUID]) -> dict[str, Any]:
     stored = set(row.stored)
     missing = [str(event_id) for event_id in ids if event_id not in stored]
     return {"stored": len(stored), "counted": int(row.counted), "missing": missing}
+
+
+#: A row, its playback, and whether the id is that of an erased one.
+_VIEW = text("""
+SELECT asked.event_id, stored.viewer_id, stored.video_id, stored.playback_id, stored.kind, stored.position_s,
+       stored.at, stored.received_at,
+       playbacks.events, playbacks.position_s AS playback_position_s, playbacks.started_at, playbacks.last_at,
+       playbacks.finished,
+       EXISTS (SELECT FROM erased_events WHERE erased_events.event_id = asked.event_id) AS erased
+  FROM (SELECT CAST(:event_id AS uuid) AS event_id) AS asked
+  LEFT JOIN view_events AS stored USING (event_id)
+  LEFT JOIN playbacks USING (viewer_id, playback_id, video_id)
+""")
+
+
+def view(engine: Engine, event_id: UUID) -> dict[str, Any]:
+    """`{"erased": bool, "stored": {...} | None, "playback": {...} | None}` of one view event."""
+    with engine.connect() as connection:
+        row = dict(connection.execute(_VIEW, {"event_id": event_id}).mappings().one())
+    stored = {name: row[name] for name in ("viewer_id", "video_id", "kind", "position_s", "at", "received_at")}
+    playback = {
+        "playback_id": row["playback_id"],
+        "events": row["events"],
+        "position_s": row["playback_position_s"],
+        **{name: row[name] for name in ("started_at", "last_at", "finished")},
+    }
+    return {
+        "erased": row["erased"],
+        "stored": stored if row["viewer_id"] is not None else None,
+        "playback": playback if row["events"] is not None else None,
+    }

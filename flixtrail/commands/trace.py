@@ -1,0 +1,197 @@
+"""`flixtrail trace`: the story of one view, from the logs and the database."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import click
+
+from flixtrail.commands.erase import address, number
+from flixtrail.commands.options import state_option
+from flixtrail.local.errors import NotRunning
+
+if TYPE_CHECKING:
+    from flixtrail.local.log_lines import Log
+    from flixtrail.local.story import Step, Story
+
+WIDTH_IN_A_PIPE = 200
+#: Said of a view that is not stored: where to look next.
+LOOK = "look into `flixtrail dead list`"
+
+
+@click.command()
+@click.argument("event_id", metavar="EVENT_ID", type=click.UUID)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option(
+    "--logs",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True),
+    help="Logs other than the demo's; `-`: standard input.",
+)
+@click.option("--database-url", envvar="DATABASE_URL", help="The database that goes with them.  [env: DATABASE_URL]")
+@state_option
+def command(event_id: UUID, logs: str | None, database_url: str | None, state: Path, *, as_json: bool) -> None:
+    """Tell the story of the view EVENT_ID: when it was recorded, published, committed, refused, by whom.
+
+    Exit status 1: nothing is known of it.
+
+    \b
+    docker compose logs --no-color | flixtrail trace EVENT_ID --logs -
+    """  # noqa: D301 (click's \b)
+    from flixtrail.local.story import story
+
+    with sources(logs, state) as found:
+        told = story(str(event_id), found)
+    row, why_not = ask_database(event_id, database_url, state if logs is None else None)
+    if row and row["stored"]:
+        told.steps.insert(0, recorded(row["stored"]))
+        told.steps.sort(key=lambda step: step.time)
+    ending = conclusion(told, row, why_not)
+    if as_json:
+        click.echo(json.dumps(document(told, row, ending), indent=2, default=plain))
+    else:
+        show(told, ending)
+    if not is_known(told, row):
+        sys.exit(1)
+
+
+@contextmanager
+def sources(logs: str | None, state: Path) -> Iterator[Sequence[Log]]:
+    """The log files. Raises NotRunning where there are none."""
+    from flixtrail.local.log_lines import Log, logs_in
+    from flixtrail.local.state import State
+
+    if logs == "-":
+        # It is read more than once.
+        with tempfile.NamedTemporaryFile(prefix="flixtrail-trace-") as kept:
+            shutil.copyfileobj(sys.stdin.buffer, kept)
+            kept.flush()
+            yield [Log(Path(kept.name))]
+    elif logs:
+        yield [Log(Path(logs))]
+    else:
+        folder = State(state)
+        if not folder.logs.is_dir():
+            folder.read()
+        yield logs_in(folder.logs)
+
+
+def ask_database(event_id: UUID, url: str | None, state: Path | None) -> tuple[dict[str, Any] | None, str]:
+    """What it knows of the view; or None, and why it was not asked. `state`: the demo whose database may be asked."""
+    from sqlalchemy.exc import DBAPIError
+
+    from history_worker.database import connect
+    from history_worker.queries import view
+
+    if url is None and state is None:
+        return None, "no database was named (--database-url)"
+    try:
+        engine = connect(address(url, state or Path()), pool_size=1)
+    except NotRunning:
+        return None, "the demo is not running"
+    try:
+        return view(engine, event_id), ""
+    except DBAPIError as error:
+        return None, f"the database does not answer: {str(error.orig).splitlines()[0]}"
+    finally:
+        engine.dispose()
+
+
+def recorded(stored: dict[str, Any]) -> Step:
+    """When the streaming app took it, as the row says."""
+    from flixtrail.local.story import Step
+
+    details = f"{stored['kind']} of {stored['video_id']} at {stored['position_s']:g} s by {stored['viewer_id']}"
+    return Step(stored["received_at"], "database", "recorded", details)
+
+
+def is_known(told: Story, row: dict[str, Any] | None) -> bool:
+    return bool(told.steps) or bool(row and row["erased"])
+
+
+def conclusion(told: Story, row: dict[str, Any] | None, why_not: str) -> str:
+    """How it ended, and what is not there."""
+    if row is None:
+        seen = told.steps[-1] if told.steps else None
+        said = f"last seen {seen.what} at {clock(seen.time)}" if seen else "nothing is known of it"
+        return f"{said}; told from the logs only: {why_not}"
+    if row["stored"]:
+        return f"stored; {of_playback(row['playback'])}"
+    if row["erased"]:
+        return "not stored: its viewer was erased"
+    return not_stored(told) if told.steps else "nothing is known of it: not stored, and in none of the logs"
+
+
+def not_stored(told: Story) -> str:
+    """As far as it came."""
+    refused = told.last("refused, dead-lettered", "given up, dead-lettered")
+    committed = told.last("committed", "redelivered, committed")
+    if refused and not (committed and committed.time > refused.time and committed.task_id != refused.task_id):
+        return f"not stored: refused ({refused.details}); {LOOK}"
+    if committed:
+        return "not stored, though a worker committed its batch: its viewer was erased, perhaps"
+    sent = told.last("published", "sent from the outbox")
+    if sent:
+        return f"not stored; last seen {sent.what} at {clock(sent.time)} in task {sent.task_id}; {LOOK}"
+    last = told.steps[-1]
+    return f"not stored; last seen {last.what} at {clock(last.time)}: it is sent when the broker is back"
+
+
+def of_playback(playback: dict[str, Any] | None) -> str:
+    if playback is None:
+        return "its playback is missing"
+    finished = ", finished" if playback["finished"] else ""
+    events = number(playback["events"], "event")
+    return f"playback {playback['playback_id']}: {events}, at {playback['position_s']:g} s{finished}"
+
+
+def document(told: Story, row: dict[str, Any] | None, ending: str) -> dict[str, Any]:
+    """The story, for programs. `stored` is null when it is not, and absent when no database was asked."""
+    return {
+        "event_id": told.event_id,
+        "trace_ids": told.trace_ids,
+        "task_ids": [*told.task_ids, *told.maybe_task_ids],
+        "story": [asdict(step) for step in told.steps],
+        **(row or {}),
+        "conclusion": ending,
+    }
+
+
+def plain(value: object) -> str:
+    """Times as RFC 3339."""
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def show(told: Story, ending: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for column in ("time", "service", "what"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("details", overflow="fold")
+    for step in told.steps:
+        bad = "dead-lettered" in step.what
+        what = Text(step.what, style="bold red" if bad else "bold")
+        table.add_row(Text(clock(step.time)), Text(step.service), what, Text(step.details))
+    click.echo(f"view {told.event_id}" + "".join(f", trace {trace}" for trace in told.trace_ids))
+    console = Console(highlight=False)
+    if table.rows:
+        console.print(table) if console.is_terminal else Console(width=WIDTH_IN_A_PIPE, highlight=False).print(table)
+    click.echo(ending)
+
+
+def clock(time: datetime) -> str:
+    """UTC, as in the logs."""
+    return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3]

@@ -1,0 +1,165 @@
+"""The story of one view: what the logs say of it, found by its id, its trace id, and the tasks that carried it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from flixtrail.local.log_lines import Line, Log
+
+#: Characters of an id that are shown; the whole one is in the JSON.
+SHORT_ID = 8
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing that happened."""
+
+    time: datetime
+    service: str
+    what: str
+    details: str
+    task_id: str | None = None
+
+
+@dataclass
+class Story:
+    """All that the logs say, in order of time."""
+
+    event_id: str
+    trace_ids: list[str] = field(default_factory=list)
+    #: Tasks that carried the view: by its id, or only by its trace, as after a message whose confirm never came.
+    task_ids: list[str] = field(default_factory=list)
+    maybe_task_ids: list[str] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+
+    def last(self, *what: str) -> Step | None:
+        """The latest step of one of these kinds."""
+        return next((step for step in reversed(self.steps) if step.what in what), None)
+
+
+def story(event_id: str, logs: Sequence[Log]) -> Story:
+    """Read the logs three times: who carries the id, who carries its trace, and what happened to all of those."""
+    told = Story(event_id)
+    for line in _lines(logs, [event_id]):
+        _note_ids(told, line)
+    if told.trace_ids:
+        told.maybe_task_ids = _tasks_of_trace(told, logs)
+    words = [event_id, *told.task_ids, *told.maybe_task_ids]
+    told.steps = sorted(
+        (_step(told, line) for line in _lines(logs, words) if _is_about(told, line)), key=lambda step: step.time
+    )
+    return told
+
+
+def _lines(logs: Sequence[Log], words: Sequence[str]) -> Iterator[Line]:
+    for log in logs:
+        yield from log.lines_with(words)
+
+
+def _note_ids(told: Story, line: Line) -> None:
+    traces = [trace for trace, ids in _views(line).items() if told.event_id in ids]
+    if line.fields.get("event_id") == told.event_id:
+        traces.append(line.fields.get("trace_id") or "")
+    told.trace_ids += [trace for trace in traces if len(trace) > 1 and trace not in told.trace_ids]
+    task_id = line.fields.get("task_id")
+    if isinstance(task_id, str) and task_id not in told.task_ids:
+        told.task_ids.append(task_id)
+
+
+def _tasks_of_trace(told: Story, logs: Sequence[Log]) -> list[str]:
+    """Tasks that carried views of the same trace, without those that are known to have carried other ones only."""
+    found: dict[str, None] = {}
+    others: set[str] = set()
+    for line in _lines(logs, told.trace_ids):
+        task_id = line.fields.get("task_id")
+        if not isinstance(task_id, str) or task_id in told.task_ids:
+            continue
+        if "views" in line.fields:
+            others.add(task_id)
+        elif _mentions(line.fields.get("trace_ids"), told.trace_ids):
+            found[task_id] = None
+    return [task_id for task_id in found if task_id not in others]
+
+
+def _mentions(found: object, wanted: Sequence[str]) -> bool:
+    return isinstance(found, list) and any(one in found for one in wanted)
+
+
+def _is_about(told: Story, line: Line) -> bool:
+    """Not what became of other views of the same message."""
+    if "views" in line.fields:
+        return any(told.event_id in ids for ids in _views(line).values())
+    if line.event == REFUSED:
+        return line.fields.get("event_id") == told.event_id
+    return True
+
+
+def _views(line: Line) -> Mapping[str, Sequence[str]]:
+    views = line.fields.get("views")
+    return views if isinstance(views, dict) else {}
+
+
+# -- in words ------------------------------------------------------------------------------------------------
+
+REFUSED = "event refused, dead-lettered"
+
+
+def _step(told: Story, line: Line) -> Step:
+    fields = line.fields
+    what, details = WORDS.get(line.event, _in_its_own_words)(line)
+    task_id = fields.get("task_id") if isinstance(fields.get("task_id"), str) else None
+    if task_id:
+        details = f"{details}, task {task_id[:SHORT_ID]}" if details else f"task {task_id[:SHORT_ID]}"
+    if task_id in told.maybe_task_ids:
+        details += " (by its trace)"
+    return Step(line.time, line.service, what, details, task_id)
+
+
+def _published(line: Line) -> tuple[str, str]:
+    what = "sent from the outbox" if line.fields.get("from_outbox") else "published"
+    return what, f"{_number(line.fields.get('events'))} in one message, confirmed in {line.fields.get('ms')} ms"
+
+
+def _stored_in_outbox(line: Line) -> tuple[str, str]:
+    return "stored in the outbox", f"{_number(line.fields.get('events'))} in one commit"
+
+
+def _committed(line: Line) -> tuple[str, str]:
+    fields = line.fields
+    details = (
+        f"batch of {fields.get('events')}, {fields.get('stored')} new, in {fields.get('ms')} ms, "
+        f"{fields.get('age_ms')} ms old"
+    )
+    return "redelivered, committed" if fields.get("redelivered") is True else "committed", details
+
+
+def _refused(line: Line) -> tuple[str, str]:
+    return "refused, dead-lettered", f"{line.fields.get('kind')}: {line.fields.get('reason')}"
+
+
+def _given_up(line: Line) -> tuple[str, str]:
+    return "given up, dead-lettered", f"{line.fields.get('kind')}: {line.fields.get('reason')}"
+
+
+def _in_its_own_words(line: Line) -> tuple[str, str]:
+    """A line that is told as it stands: `PostgreSQL is away; holding the message`, say."""
+    hidden = {"task_id", "level", "views", "trace_ids"}
+    rest = ", ".join(f"{name} {value}" for name, value in line.fields.items() if name not in hidden)
+    first = (line.event.splitlines() or [""])[0]
+    return first, rest
+
+
+WORDS: Mapping[str, Callable[[Line], tuple[str, str]]] = {
+    "published": _published,
+    "stored in the outbox": _stored_in_outbox,
+    "committed": _committed,
+    REFUSED: _refused,
+    "given up, dead-lettered": _given_up,
+}
+
+
+def _number(count: Any) -> str:
+    return f"{count} view" if count == 1 else f"{count} views"
