@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
@@ -135,7 +136,9 @@ def test_one_grep_tells_the_story_of_a_view(stack: Stack) -> None:
 
     def told_by() -> set[str]:
         lines = stack.compose("logs", "--no-color").splitlines()
-        return {line.partition(" |")[0].rstrip().rstrip("-0123456789") for line in lines if TRACE in line}
+        # `streaming-app-1  | ...`; before it, docker compose may erase the line.
+        named = [re.match(r"(?:\x1b\[2K)?([a-z-]+)-\d+ +\|", line) for line in lines if TRACE in line]
+        return {name[1] for name in named if name}
 
     wanted = {"proxy", "streaming-app", "history-worker"}
     until(lambda: wanted <= told_by(), BROKER_S, what="all three to tell of it", every_s=0.5)
