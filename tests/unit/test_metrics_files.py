@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import values
 
-from view_events import metrics_files
+from view_events import metrics, metrics_files
 
 #: A service that makes its folder, says where, and waits to be killed.
 SERVICE = """
@@ -90,6 +90,6 @@ def test_gauges_of_processes_that_are_gone_are_forgotten_and_counters_are_not() 
     for pid in (gone.pid, os.getpid()):
         for kind in ("gauge_livemin", "counter", "histogram"):
             (folder / f"{kind}_{pid}.db").touch()
-    metrics_files.forget_dead_processes()
+    metrics.registry()  # at each look
     assert not (folder / f"gauge_livemin_{gone.pid}.db").exists()
     assert len(list(folder.iterdir())) == 5

@@ -170,6 +170,6 @@ def test_no_process_is_forked_while_its_parent_counts() -> None:
         "free = NO_FORK.acquire(timeout=5)\n"
         "if child == 0:\n"
         "    os._exit(0 if free and counted.is_set() else 1)\n"
-        "raise SystemExit(os.waitpid(child, 0)[1] or not (free and counted.is_set()))\n"
+        "raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or not (free and counted.is_set()))\n"
     )
     subprocess.run([sys.executable, "-c", script], env=environment(), timeout=20, check=True)
