@@ -16,7 +16,8 @@ from typing import Any
 LONGEST = 1_000_000
 #: `history-worker-1  | `: what `docker compose logs` puts before each line.
 PREFIX = re.compile(r"(?P<service>[A-Za-z0-9][A-Za-z0-9._-]*) +\| ")
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+#: What a terminal obeys: colours, and that a line be erased, which docker compose asks for even in a pipe.
+TERMINAL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 CONSOLE = re.compile(
     r"(?P<timestamp>\d{4}-\d\d-\d\dT[\d:.]+Z) \[\w+ *\] (?P<event>.*?) +\[(?P<logger>[\w.]+)\](?: (?P<fields>.*))?"
 )
@@ -57,7 +58,7 @@ def logs_in(folder: Path) -> Sequence[Log]:
 
 def parse(text: str, service: str | None = None) -> Line | None:
     """A line, or None for what is none of ours, or only half of one."""
-    text = COLOURS.sub("", text).strip()
+    text = TERMINAL.sub("", text).strip()
     if prefix := PREFIX.match(text):
         text, service = text[prefix.end() :], prefix["service"]
     fields = _of_json(text) if text.startswith("{") else _of_console(text)

@@ -48,9 +48,10 @@ def story(event_id: str, logs: Sequence[Log]) -> Story:
     if told.trace_ids:
         told.maybe_task_ids = _tasks_of_trace(told, logs)
     words = [event_id, *told.task_ids, *told.maybe_task_ids]
-    told.steps = sorted(
-        (_step(told, line) for line in _lines(logs, words) if _is_about(told, line)), key=lambda step: step.time
-    )
+    about = [line for line in _lines(logs, words) if _is_about(told, line)]
+    # The proxy in front knows no event, only under which trace it passed a request on.
+    about += [line for line in _lines(logs, told.trace_ids) if line.event == REQUEST]
+    told.steps = sorted((_step(told, line) for line in about), key=lambda step: step.time)
     return told
 
 
@@ -105,6 +106,7 @@ def _views(line: Line) -> Mapping[str, Sequence[str]]:
 # -- in words ------------------------------------------------------------------------------------------------
 
 REFUSED = "event refused, dead-lettered"
+REQUEST = "request"
 
 
 def _step(told: Story, line: Line) -> Step:
@@ -136,6 +138,11 @@ def _committed(line: Line) -> tuple[str, str]:
     return "redelivered, committed" if fields.get("redelivered") is True else "committed", details
 
 
+def _request(line: Line) -> tuple[str, str]:
+    fields = line.fields
+    return f"answered {fields.get('status')}", f"{fields.get('method')} {fields.get('path')}, {fields.get('seconds')} s"
+
+
 def _refused(line: Line) -> tuple[str, str]:
     return "refused, dead-lettered", f"{line.fields.get('kind')}: {line.fields.get('reason')}"
 
@@ -153,6 +160,7 @@ def _in_its_own_words(line: Line) -> tuple[str, str]:
 
 
 WORDS: Mapping[str, Callable[[Line], tuple[str, str]]] = {
+    REQUEST: _request,
     "published": _published,
     "stored in the outbox": _stored_in_outbox,
     "committed": _committed,

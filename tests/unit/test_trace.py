@@ -251,18 +251,24 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
 
 
 def test_logs_from_standard_input_tell_the_story_without_a_database(run: Callable[..., Result]) -> None:
+    # As `docker compose logs --no-color` writes them into a pipe: it asks a terminal to erase the line all the same.
+    request = (
+        f'{{"event":"request","method":"POST","path":"/api/views","status":202,"seconds":0.020,"trace_id":"{TRACE}"'
+    )
     lines = [
-        f"streaming-app-1   | {published(as_json)}",
-        f"history-worker-2  | {committed(as_json)}",
+        f'\x1b[2Kproxy-1          | {request},"timestamp":"2026-11-24T14:18:00+00:00"}}',
+        f"\x1b[2Kstreaming-app-1  | {published(as_json)}",
+        f"\x1b[2Khistory-worker-2 | {committed(as_json)}",
     ]
     answer = run(VIEW, "--logs", "-", given="\n".join(lines))
     assert answer.exit_code == 0, answer.output
     rows = answer.output.splitlines()
     assert rows[0] == f"view {VIEW}, trace {TRACE}"
-    assert rows[1].split()[2:4] == ["streaming-app-1", "published"]
-    assert rows[2].split()[2:4] == ["history-worker-2", "committed"]
-    assert rows[1].index("published") == rows[2].index("committed"), "aligned"
-    assert rows[3].endswith("told from the logs only: no database was named (--database-url)")
+    assert rows[1].split()[2:7] == ["proxy-1", "answered", "202", "POST", "/api/views,"]
+    assert rows[2].split()[2:4] == ["streaming-app-1", "published"]
+    assert rows[3].split()[2:4] == ["history-worker-2", "committed"]
+    assert rows[2].index("published") == rows[3].index("committed"), "aligned"
+    assert rows[4].endswith("told from the logs only: no database was named (--database-url)")
 
 
 def test_programs_get_json(run: Callable[..., Result], tmp_path: Path) -> None:
