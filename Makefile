@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: demo test load chaos lint secrets backup restore pins help python
+.PHONY: demo test load chaos lint secrets backup restore pictures screenshots pins help python
 # One after another: two of them must not build the same .venv.
 .NOTPARALLEL:
 
@@ -38,6 +38,12 @@ restore: $(VENV)/.demo $(VENV)/.package  ## put a backup back into the compose s
 	@$(if $(FROM),,echo "Which one? FROM=backups/... make restore" >&2; exit 2)
 	@$(BIN)/flixtrail restore $(FROM) $(if $(YES),--yes)
 
+pictures:  ## draw docs/pictures/*.svg anew from their text (needs graphviz)
+	@$(PYTHON) docs/pictures/draw.py
+
+screenshots: $(VENV)/.dev $(VENV)/.package  ## take the README's screenshots of a running compose stack (needs chromium)
+	@PYTHONPATH=. $(BIN)/python docs/pictures/screenshots.py
+
 pins: $(VENV)/.dev  ## write requirements/*.txt anew from pyproject.toml: the newest versions that it allows
 	@$(COMPILE) --extra monitor --output-file requirements/app.txt
 	@$(COMPILE) --extra monitor --extra reload --constraint requirements/app.txt --output-file requirements/reload.txt
@@ -45,7 +51,7 @@ pins: $(VENV)/.dev  ## write requirements/*.txt anew from pyproject.toml: the ne
 	@$(COMPILE) --extra monitor --extra local --group dev --output-file requirements/dev.txt
 
 help:  ## show this
-	@awk -F ' *## *' '/^[a-z]+:.*##/ { sub(/:.*/, "", $$1); printf "  make %-7s  %s\n", $$1, $$2 }' Makefile
+	@awk -F ' *## *' '/^[a-z]+:.*##/ { sub(/:.*/, "", $$1); printf "  make %-11s  %s\n", $$1, $$2 }' Makefile
 
 # --universal: for every Python from 3.11 on and every system. No index: a lock file names no address.
 COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 \
