@@ -171,7 +171,7 @@ def give_up(channel: StdChannel, raw: Any, reason: Reason) -> None:
     """Put a copy with the reason into `views.dead`."""
     copy(channel, raw, topology.DEAD_LETTERS.name, {KIND: reason.kind, DETAIL: reason.detail, WHEN: _now()})
     metrics.worker().refused.labels(reason.kind).inc(how_many(raw.body))
-    task_id = raw.properties.get("application_headers", {}).get("id")
+    task_id = (raw.properties.get("application_headers") or {}).get("id")
     log.error("given up, dead-lettered", kind=reason.kind, reason=reason.detail, task_id=task_id)
 
 

@@ -11,9 +11,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from view_events import metrics_files
 
@@ -34,6 +33,9 @@ AGE_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 9
 #: moment, would stay taken in the new process for ever.
 NO_FORK = Lock()
 os.register_at_fork(before=NO_FORK.acquire, after_in_parent=NO_FORK.release, after_in_child=NO_FORK.release)
+
+
+T = TypeVar("T")
 
 
 class Streaming:
@@ -163,22 +165,25 @@ class HistoryApi:
         )
 
 
-@cache
-def streaming() -> Streaming:
-    """Those of this web process."""
-    return Streaming()
+class Once(Generic[T]):
+    """Makes something when it is first asked for, also when two threads ask at once: no name may be made twice."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._making = Lock()
+        self._made: T | None = None
+
+    def __call__(self) -> T:
+        if self._made is None:
+            with self._making:
+                self._made = self._made or self._make()
+        return self._made
 
 
-@cache
-def worker() -> Worker:
-    """Those of this process of a worker."""
-    return Worker()
-
-
-@cache
-def history_api() -> HistoryApi:
-    """Those of this process of the history API."""
-    return HistoryApi()
+#: Those of this process.
+streaming = Once(Streaming)
+worker = Once(Worker)
+history_api = Once(HistoryApi)
 
 
 def registry() -> CollectorRegistry:

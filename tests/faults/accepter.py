@@ -16,11 +16,13 @@ from streaming_app.broker import BrokerLink
 from streaming_app.outbox import Outbox
 from streaming_app.publisher import Publisher
 from view_events.event import ViewEvent
+from view_events.logs import LogSettings, configure
 
 BYTES = 1024 * 1024
 
 
 def main() -> None:
+    configure(LogSettings())  # to standard error
     celery = Celery("streaming_app", set_as_current=False)
     celery.config_from_object("celeryconfig")
     publisher = Publisher(BrokerLink(celery), Outbox(Path(sys.argv[1]), BYTES))

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -68,8 +74,6 @@ def test_ages_are_told_apart_from_five_milliseconds_to_an_hour() -> None:
     ],
 )
 def test_a_message_whose_events_cannot_be_told_counts_as_one(body: object, events: int) -> None:
-    import json
-
     assert how_many(json.dumps(body)) == events
     assert how_many(json.dumps(body).encode()) == events
 
@@ -79,14 +83,31 @@ def test_what_is_no_json_counts_as_one(body: object) -> None:
     assert how_many(body) == 1
 
 
+def test_threads_that_ask_at_once_get_the_same() -> None:
+    made: list[object] = []
+    together, inside = threading.Barrier(8), threading.Barrier(8, timeout=0.2)
+
+    def make() -> object:
+        with suppress(threading.BrokenBarrierError):
+            inside.wait()  # for all who come in, were there no lock
+        made.append(object())
+        return made[-1]
+
+    once = metrics.Once(make)
+
+    def ask(_: int) -> object:
+        together.wait(5)
+        return once()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(map(id, pool.map(ask, range(8))))) == len(made) == 1
+
+
 def test_every_reason_is_a_word_that_a_label_can_be() -> None:
     assert all(kind.replace("-", "").isalpha() for kind in KINDS)
 
 
 def test_modules_do_not_import_prometheus_client_before_a_metric_is_made(tmp_path: Path) -> None:
     """`flixtrail status` shall not pay for it, nor a worker that is not asked for metrics."""
-    import subprocess
-    import sys
-
     script = "import sys, view_events.metrics; sys.exit('prometheus_client' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, env={"HOME": str(tmp_path)}, check=True)
