@@ -13,11 +13,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import urllib3
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -30,11 +28,6 @@ CHROMIUM = "/usr/bin/chromium"
 WIDTH_PX, HEIGHT_PX = 1100, 680
 #: Views of others, so that there is something to see: for a minute, some every second.
 ROUNDS, VIEWS_A_ROUND = 60, 40
-#: What Prometheus draws: by what each verb counts.
-QUERIES = (
-    "sum(rate(flixtrail_views_accepted_total[30s]))",
-    "sum by (instance) (rate(flixtrail_views_stored_total[30s]))",
-)
 
 
 def setting(name: str, default: str) -> str:
@@ -81,7 +74,7 @@ def watch(browser: Browser) -> None:
 
 
 def monitors(browser: Browser) -> None:
-    """Flower's tasks, and a graph of Prometheus."""
+    """Flower's workers, and Prometheus' own page of ours (deploy/prometheus/consoles)."""
     context = browser.new_context(
         viewport={"width": WIDTH_PX, "height": HEIGHT_PX},
         http_credentials={
@@ -95,14 +88,7 @@ def monitors(browser: Browser) -> None:
     page.goto(f"{FLOWER}/")
     page.wait_for_timeout(2_000)
     take(page, "flower")
-    end = datetime.now(UTC) + timedelta(seconds=5)
-    panels = "&".join(
-        f"g{number}.expr={quote(query)}&g{number}.tab=0&g{number}.show_tree=0&g{number}.range_input=2m"
-        f"&g{number}.end_input={quote(f'{end:%Y-%m-%d %H:%M:%S}')}"
-        for number, query in enumerate(QUERIES)
-    )
-    page.goto(f"{PROMETHEUS}/query?{panels}")
-    page.wait_for_timeout(3_000)
+    page.goto(f"{PROMETHEUS}/consoles/flixtrail.html")
     take(page, "prometheus")
     context.close()
 

@@ -88,6 +88,14 @@ def test_every_panel_of_the_dashboard_has_something_to_show(watched: Stack) -> N
     assert not empty
 
 
+def test_prometheus_own_page_has_the_same_in_figures(watched: Stack) -> None:
+    page = watched.ask("prometheus", "/consoles/flixtrail.html")
+    assert page.status == 200, page.out
+    for word in ("views/s accepted", "views/s stored", "Alerts", "history-worker", "rabbitmq-queues"):
+        assert word in page.out
+    assert "–" not in page.out, "a figure that Prometheus does not have"
+
+
 def test_an_alert_that_is_provoked_fires_and_ends(watched: Stack) -> None:
     def firing() -> set[str]:
         alerts = (watched.prometheus("alerts") or {"alerts": []})["alerts"]
