@@ -207,13 +207,14 @@ class Publisher:
             return batch
 
     def _send(self, batch: list[_Waiting]) -> None:
-        error = self._confirmed([event for waiting in batch for event in waiting.events])
-        for waiting in batch:
-            if error is None:
+        def safe() -> None:
+            for waiting in batch:
                 waiting.sent.set_result(None)
-            else:
-                waiting.sent.set_exception(error)
-        if error is not None:
+
+        doubt = self._confirmed([event for waiting in batch for event in waiting.events], safe)
+        if doubt is not None:
+            for waiting in batch:
+                waiting.sent.set_exception(doubt)
             self._look_after_link()
 
     def _can_drain(self) -> bool:
@@ -232,14 +233,14 @@ class Publisher:
         if parcel is None:
             self._drain_at = self._clock() + IDLE_S
             self._close_breaker()  # nothing to try the broker with: the next request does
-        elif self._confirmed(parcel.events, from_outbox=True) is None:
-            self._outbox.done(parcel)
-        else:
+        elif self._confirmed(parcel.events, lambda: self._outbox.done(parcel), from_outbox=True):
             self._drain_at = self._clock() + RETRY_S
             self._look_after_link()
 
-    def _confirmed(self, events: Sequence[ViewEvent], *, from_outbox: bool = False) -> InDoubt | None:
-        """Send one message; None once it is confirmed, else the doubt. Then the connection is gone."""
+    def _confirmed(
+        self, events: Sequence[ViewEvent], safe: Callable[[], None], *, from_outbox: bool = False
+    ) -> InDoubt | None:
+        """Send one message, and say `safe` as soon as it is confirmed. Else the doubt: then the connection is gone."""
         started = self._clock()
         try:
             task_id = self._link.send(events)
@@ -248,12 +249,14 @@ class Publisher:
             self._break(str(doubt))
             self._fail_waiting(doubt)
             return doubt
+        ms = round((self._clock() - started) * 1000, 1)
+        safe()  # first: requests wait for it, and nobody for what follows
         metrics.streaming().messages.labels("confirmed").inc()
         metrics.streaming().message_events.observe(len(events))
         log.info(
             "published",
             events=len(events),
-            ms=round((self._clock() - started) * 1000, 1),
+            ms=ms,
             task_id=task_id,
             from_outbox=from_outbox,
             views=by_trace(events),

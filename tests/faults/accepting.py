@@ -10,6 +10,7 @@ import psycopg
 
 from tests.client import Client
 from tests.conftest import Demo
+from tests.waiting import until
 
 #: A request's deadline (publisher.DEADLINE_S) and room for a busy machine. One that waited for a confirm, or for a
 #: connection, would take two seconds (broker.CONFIRM_TIMEOUT_S, CONNECT_TIMEOUT_S).
@@ -38,8 +39,14 @@ def stored_once(demo: Demo, viewer_id: str, ids: Iterable[str]) -> None:
     """Everything that was accepted arrives, from the outbox by way of the broker, and each view counts once."""
     demo.settled()
     expected = sorted(ids)
-    with psycopg.connect(demo.status()["database"]["url"]) as connection:
-        rows = connection.execute("SELECT event_id::text FROM view_events WHERE viewer_id = %s", [viewer_id]).fetchall()
+    with psycopg.connect(demo.status()["database"]["url"], autocommit=True) as connection:
+
+        def stored() -> list[str]:
+            query = "SELECT event_id::text FROM view_events WHERE viewer_id = %s"
+            return sorted(row[0] for row in connection.execute(query, [viewer_id]).fetchall())
+
+        # RabbitMQ's figures may be a second old: what it does not show any more may just be written.
+        until(lambda: set(expected) <= set(stored()), what="every accepted view in the database")
+        assert stored() == expected
         counted = connection.execute("SELECT sum(events) FROM playbacks WHERE viewer_id = %s", [viewer_id]).fetchone()
-    assert sorted(row[0] for row in rows) == expected
     assert counted == (len(expected),)

@@ -48,6 +48,17 @@ def test_flower_answers_with_the_password_that_was_printed(rabbitmq_demo: Demo) 
     flower.headers["Authorization"] = "Basic " + _base64(f"flixtrail:{password}")
     until(lambda: len(flower.get("/api/workers").json()) == 2, 20, what="Flower to list both workers")
 
+    Client(rabbitmq_demo.url, rabbitmq_demo.cli("token", "--viewer", "alice").strip()).record([a_view()])
+
+    def finished() -> list[dict[str, Any]]:
+        return list(flower.get("/api/tasks?state=SUCCESS&sort_by=-received").json().values())
+
+    task = until(finished, 20, what="Flower to show a task that is done")[0]
+    assert task["name"] == "history.record_views"
+    assert task["runtime"] > 0
+    queues = flower.get("/api/queues/length").json()["active_queues"]
+    assert [queue["name"] for queue in queues] == ["history"]
+
 
 def test_learner_mode_says_what_is_absent(embedded_demo: Demo) -> None:
     assert "Learner mode" in embedded_demo.said()
