@@ -32,11 +32,11 @@ secrets: $(VENV)/.demo $(VENV)/.package  ## write random secrets for docker comp
 	@$(BIN)/flixtrail secrets
 
 backup: $(VENV)/.demo $(VENV)/.package  ## back up the compose stack  [TO=backups; QUIET=1: let nobody in until all is written]
-	@$(BIN)/flixtrail backup $(TO) $(if $(QUIET),--quiet)
+	@$(BIN)/flixtrail backup $(if $(TO),"$(TO)") $(if $(QUIET),--quiet)
 
 restore: $(VENV)/.demo $(VENV)/.package  ## put a backup back into the compose stack  [FROM=backups/...; YES=1: do not ask]
 	@$(if $(FROM),,echo "Which one? FROM=backups/... make restore" >&2; exit 2)
-	@$(BIN)/flixtrail restore $(FROM) $(if $(YES),--yes)
+	@$(BIN)/flixtrail restore "$(FROM)" $(if $(YES),--yes)
 
 pictures:  ## draw docs/pictures/*.svg anew from their text (needs graphviz)
 	@$(PYTHON) docs/pictures/draw.py

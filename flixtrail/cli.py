@@ -1,8 +1,9 @@
-"""`flixtrail`: start the demo, look into it, and play with its workers."""
+"""`flixtrail`: start the demo, look into it, and play with its workers; look after the compose stack."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from typing import Any
 
@@ -27,35 +28,56 @@ COMMANDS = {
     "workers": "Add, stop, kill, freeze or thaw a history worker.",
 }
 
+#: Those that need no demo and no `docker compose` beside them: what the container of docker-compose.yml has.
+IN_A_CONTAINER = frozenset({"dead", "erase", "token", "trace"})
+#: The image leaves out what only the demo needs.
+IN_THE_IMAGE = importlib.util.find_spec("supervisor") is None
+
 
 class Commands(click.Group):
     """The subcommands, by name, imported late."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
-        return list(COMMANDS)
+        return [name for name in COMMANDS if name in IN_A_CONTAINER or not IN_THE_IMAGE]
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 (click's signature)
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
+        if cmd_name not in self.list_commands(ctx):
+            raise click.UsageError(f"`{cmd_name}` is for the host: `make help` there shows how it is run.")
         command: click.Command = importlib.import_module(f"flixtrail.commands.{cmd_name}").command
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """One line a command, without importing any."""
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+HELP = """Flixtrail on one machine: videos, views, and a work queue to look into.
+
+\b
+Start it in one terminal:       flixtrail demo
+In a second one:                flixtrail watch
+In a third:                     flixtrail send 1000
+                                flixtrail workers kill
+"""
+HELP_IN_THE_IMAGE = """Look after the compose stack, with an operator's rights.
+
+\b
+docker compose run --rm flixtrail dead list
+docker compose run --rm flixtrail erase alice
+docker compose logs --no-color | docker compose run --rm -T flixtrail trace EVENT_ID --logs -
+"""
+
+
+@click.group(
+    cls=Commands,
+    help=HELP_IN_THE_IMAGE if IN_THE_IMAGE else HELP,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 def command() -> None:
-    """Flixtrail on one machine: videos, views, and a work queue to look into.
-
-    \b
-    Start it in one terminal:       flixtrail demo
-    In a second one:                flixtrail watch
-    In a third:                     flixtrail send 1000
-                                    flixtrail workers kill
-    """  # noqa: D301 (click's \b)
+    """Read by click: HELP."""
 
 
 def main(arguments: list[str] | None = None) -> Any:

@@ -52,6 +52,8 @@ def _record() -> Response:
     caller = services().tokens.caller(request)
     if request.mimetype not in {"application/json", NDJSON}:
         return problem(415, f"Send application/json (an object or an array) or {NDJSON}.")
+    if request.headers.get("Content-Encoding", "identity") != "identity":
+        return problem(415, "Send the body as it is, without a Content-Encoding.")
     request.max_content_length = MAX_BODY_BYTES
     try:
         views = decode(request.get_data(cache=False), lines=request.mimetype == NDJSON)

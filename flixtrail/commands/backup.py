@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from flixtrail.compose import Compose
+from flixtrail.compose import Compose, ended_in_order
 from flixtrail.local.errors import DemoError, WrongSetting
 
 HISTORY, DEFINITIONS, ABOUT = "history.dump", "definitions.json", "backup.json"
@@ -54,7 +54,7 @@ def command(folder: Path, *, quiet: bool) -> None:
     except OSError as error:
         raise WrongSetting(f"FOLDER: cannot make {to}: {error.strerror}") from None
     try:
-        with nobody_lets_in(compose) if quiet else nullcontext():
+        with ended_in_order(), nobody_lets_in(compose) if quiet else nullcontext():
             about = save(compose, to, began)
     except BaseException:
         remove(to)
@@ -65,7 +65,7 @@ def command(folder: Path, *, quiet: bool) -> None:
         f"not in it: {missing['messages']} messages in the queue, {missing['outbox_events']} views in outboxes, "
         f"{missing['dead_letters']} dead letters"
     )
-    click.echo(f"Back again: flixtrail restore {to}")
+    click.echo(f"Back again: make restore FROM={to}")
 
 
 def save(compose: Compose, to: Path, began: datetime) -> dict[str, Any]:

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from flixtrail.commands.backup import ABOUT, DEFINITIONS, HISTORY, PSQL, steps
-from flixtrail.compose import Compose
-from flixtrail.local.errors import WrongSetting
+from flixtrail.compose import Compose, ComposeFailed, ended_in_order
+from flixtrail.local.errors import DemoError, WrongSetting
 
 #: Users that docker-compose.yml sets up (deploy/rabbitmq/definitions.json). Their passwords are those of .env.
 OURS = frozenset({"flixtrail", "streaming-app", "history-worker", "monitor", "operator"})
@@ -77,13 +77,15 @@ def command(folder: Path, *, yes: bool) -> None:
         question = f"Replace the history by that of {about['began_at']} ({about['views']:,} views)?"
         click.confirm(question, abort=True, err=True)
     compose = Compose()
-    with steps() as step:
+    with ended_in_order(), steps() as step:
         step("stopping the workers and the history API")
         compose("stop", "history-worker", "history-api")
+        now = "It is as it was before."
         try:
             step("the database")
             script = ("bash", "-o", "pipefail", "-c", RESTORE, "restore", BEFORE, AFTER)
             compose.feed(folder / HISTORY, "exec", "-T", "postgres", *script)
+            now = "It is the backup's already; what should have followed is made up for by restoring once more."
             step("roles, migrations, grants")
             compose("run", "--rm", "--no-deps", "-T", "roles")
             compose("run", "--rm", "--no-deps", "-T", "migrate")
@@ -91,6 +93,8 @@ def command(folder: Path, *, yes: bool) -> None:
             data = json.dumps(definitions).encode()
             compose("exec", "-T", "rabbitmq", "bash", "-c", IMPORT, data=data)
             views = int(compose(*PSQL, "-c", "SELECT count(*) FROM view_events"))
+        except ComposeFailed as error:
+            raise DemoError(f"{error}\nThe history: {now}") from None
         finally:
             step("starting the workers and the history API")
             compose("start", "history-worker", "history-api")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -88,6 +89,20 @@ def test_a_backup_that_is_not_whole_is_refused_before_anything_is_touched(stack:
     assert done.returncode == 1
     assert set(stored(stack)) == set(before)
     wait_until_all_is_stored(stack, stack.viewer("heidi").record([a_view()]), within_s=BROKER_S)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_backup_that_is_broken_off_starts_what_it_had_stopped(
+    stack: Stack, tmp_path: Path, number: signal.Signals
+) -> None:
+    program = [str(ROOT / ".venv" / "bin" / "flixtrail"), "backup", str(tmp_path), "--quiet"]
+    with subprocess.Popen(program, env=stack.env, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as backup:
+        until(lambda: stack.containers("proxy") == [], BROKER_S, what="the proxy to be stopped")
+        backup.send_signal(number)
+        assert backup.wait(60) != 0
+    until(lambda: len(stack.containers("proxy")) == 1, BROKER_S, what="the proxy to run again")
+    assert list(tmp_path.iterdir()) == []
+    stack.viewer("heidi").record([a_view()])
 
 
 def test_a_backup_that_fails_leaves_nothing_that_looks_like_one(stack: Stack, tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ def test_old_and_new_work_side_by_side_and_the_old_go_without_a_lost_view(stack:
             subprocess.run(["docker", "stop", *left], check=True, capture_output=True, timeout=120)
             subprocess.run(["docker", "rm", *left], check=True, capture_output=True, timeout=60)
             assert images(stack, service) == {new}
-        stack.compose("up", "--detach", "--wait", "--no-deps", "history-api")
+        stack.compose("up", "--detach", "--wait", "--no-deps", "history-api", "flower")
+        stack.compose("exec", "-T", "proxy", "nginx", "-c", "/etc/flixtrail/nginx.conf", "-s", "reload")
         until(lambda: len(load.accepted) >= 2_000, 60, what="2,000 accepted views")
 
     wait_until_all_is_stored(stack, load.accepted)

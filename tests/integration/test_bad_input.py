@@ -39,6 +39,7 @@ def test_what_is_no_view_is_a_problem(client: Client) -> None:
         (b" " * (2 * 1024 * 1024), JSON, 413),
         (json.dumps([a_view(viewer_id="x" * 3000)] * 900).encode(), JSON, 413),
         (good.encode(), {"Content-Type": "text/plain"}, 415),
+        (good.encode(), {**JSON, "Content-Encoding": "gzip"}, 415),
         (good.encode(), {}, 415),
     ]:
         answer = client.post("/api/views", body, headers=headers)
