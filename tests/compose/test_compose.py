@@ -75,7 +75,7 @@ def test_the_proxy_sends_the_bytes_and_answers_as_the_streaming_app_would(stack:
     assert nobody.get("/videos/no-such-clip/stream").json()["status"] == 404
 
 
-def test_a_browser_that_reports_far_too_often_is_told_to_wait_and_a_token_is_not(stack: Stack) -> None:
+def test_a_browser_that_reports_far_too_often_is_told_to_wait_and_others_are_not(stack: Stack) -> None:
     page = Client(stack.url).get("/")
     cookie = page.headers["Set-Cookie"].partition(";")[0]
     browser = Client(stack.url)
@@ -88,7 +88,15 @@ def test_a_browser_that_reports_far_too_often_is_told_to_wait_and_a_token_is_not
     assert refused.headers["Content-Type"] == "application/problem+json"
     assert refused.headers["Retry-After"] == "1"
     assert refused.json()["status"] == 429
+    another = Client(stack.url).get("/").headers["Set-Cookie"].partition(";")[0]
+    assert browser.post("/api/views", json=[a_view()], headers={"Cookie": another}).status == 202
     stack.viewer("dora").record([a_view()])
+
+
+def test_metrics_are_for_this_host_and_for_nobody_who_came_by_way_of_another_proxy(stack: Stack) -> None:
+    nobody = Client(stack.url)
+    assert nobody.get("/metrics").status == 200
+    assert nobody.get("/metrics", headers={"X-Forwarded-For": "192.0.2.1"}).status == 403
 
 
 def test_everything_is_scaled_and_killed_under_load_and_each_accepted_view_is_stored_once(
