@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from tests.client import Client
 from tests.compose.stack import Stack
 from tests.waiting import until
 
@@ -15,6 +16,14 @@ RECONNECT_S = 60
 
 def stored(stack: Stack) -> list[str]:
     return stack.psql("COPY (SELECT event_id FROM view_events) TO STDOUT")
+
+
+def watched(viewer: Client, **fields: str) -> list[dict[str, Any]]:
+    """The viewer's history; empty while the history API is away, as it is for a moment after a start."""
+    answer = viewer.get("/api/history", None, **fields)
+    assert answer.status in {200, 503}, (answer.status, answer.data)
+    items: list[dict[str, Any]] = answer.json()["items"] if answer.status == 200 else []
+    return items
 
 
 def counted_once(stack: Stack) -> bool:

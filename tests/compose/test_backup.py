@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.client import a_view
-from tests.compose.asking import BROKER_S, counted_once, stored, wait_until_all_is_stored
+from tests.compose.asking import BROKER_S, counted_once, stored, wait_until_all_is_stored, watched
 from tests.compose.stack import ROOT, Stack
 from tests.waiting import until
 
@@ -65,8 +65,8 @@ def test_what_was_stored_is_back_and_what_was_on_its_way_arrives(stack: Stack, t
     wait_until_all_is_stored(stack, late, within_s=BROKER_S)
     assert set(stored(stack)) == (before - of_ivan) | set(late)
     assert counted_once(stack)
-    assert len(stack.viewer("heidi").history(limit="100")) == 100
-    assert stack.viewer("ivan").history() == []
+    until(lambda: len(watched(heidi, limit="100")) == 100, BROKER_S, what="the history")
+    assert ivan.history() == []
     # Grants and owners are as before: nobody but the services' own roles can use it.
     owners = stack.psql("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'")
     assert owners == ["flixtrail_migrator"]

@@ -19,6 +19,7 @@ from tests.compose.asking import (
     redelivered,
     stored,
     wait_until_all_is_stored,
+    watched,
 )
 from tests.compose.load import Load
 from tests.compose.stack import Stack
@@ -39,7 +40,7 @@ def test_a_clip_is_read_and_a_view_becomes_a_row(stack: Stack) -> None:
     alice.record([a_view(video_id=clip["id"], position_s=7.5)])
 
     # Two playbacks: reading with a token is one as well.
-    until(lambda: len(alice.history()) == 2, BROKER_S, what="both playbacks in the history")
+    until(lambda: len(watched(alice)) == 2, BROKER_S, what="both playbacks in the history")
     assert {(item["title"], item["position_s"]) for item in alice.history()} == {
         (clip["title"], 7.5),
         (clip["title"], 0),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.client import a_view
-from tests.compose.asking import BROKER_S, finished_tasks
+from tests.compose.asking import BROKER_S, finished_tasks, watched
 from tests.compose.stack import Stack
 from tests.waiting import until
 
@@ -125,7 +125,7 @@ def test_a_service_does_not_reach_what_it_does_not_need(stack: Stack, service: s
 def test_a_viewer_is_erased_with_the_erasers_role(stack: Stack) -> None:
     erin = stack.viewer("erin")
     erin.record([a_view()])
-    until(erin.history, BROKER_S, what="the view in the history")
+    until(lambda: watched(erin), BROKER_S, what="the view in the history")
     done = stack.flixtrail("erase", "erin", "--yes")
     assert "erased erin: 1 view of 1 playback" in done.out, done.err
     assert erin.history() == []
