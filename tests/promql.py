@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-#: What the services export, beside RabbitMQ's own exporter.
-FLIXTRAIL = {
+#: What the services count in, and how full things are.
+COUNTERS_AND_GAUGES = {
     # the streaming app
     "flixtrail_views_accepted_total",
     "flixtrail_messages_total",
@@ -25,20 +25,17 @@ FLIXTRAIL = {
     "flixtrail_consuming",
     # the history API
     "flixtrail_history_requests_total",
-    # histograms
-    *(
-        f"flixtrail_{histogram}_{part}"
-        for histogram in (
-            "message_events",
-            "record_seconds",
-            "batch_events",
-            "commit_seconds",
-            "view_age_seconds",
-            "history_request_seconds",
-        )
-        for part in ("bucket", "sum", "count")
-    ),
 }
+HISTOGRAMS = {
+    "flixtrail_message_events",
+    "flixtrail_record_seconds",
+    "flixtrail_batch_events",
+    "flixtrail_commit_seconds",
+    "flixtrail_view_age_seconds",
+    "flixtrail_history_request_seconds",
+}
+#: What the services export, beside RabbitMQ's own exporter.
+FLIXTRAIL = COUNTERS_AND_GAUGES | {f"{name}_{part}" for name in HISTOGRAMS for part in ("bucket", "sum", "count")}
 #: Seen in the exporters of RabbitMQ 4.0.5 and 4.3.6. `detailed`: from /metrics/detailed, with a label `queue`.
 RABBITMQ = {
     "rabbitmq_alarms_free_disk_space_watermark",

@@ -45,12 +45,9 @@ def story(event_id: str, logs: Sequence[Log]) -> Story:
     told = Story(event_id)
     for line in _lines(logs, [event_id]):
         _note_ids(told, line)
-    if told.trace_ids:
-        told.maybe_task_ids = _tasks_of_trace(told, logs)
+    about = _follow_trace(told, logs) if told.trace_ids else []
     words = [event_id, *told.task_ids, *told.maybe_task_ids]
-    about = [line for line in _lines(logs, words) if _is_about(told, line)]
-    # The proxy in front knows no event, only under which trace it passed a request on.
-    about += [line for line in _lines(logs, told.trace_ids) if line.event == REQUEST]
+    about += [line for line in _lines(logs, words) if _is_about(told, line)]
     told.steps = sorted((_step(told, line) for line in about), key=lambda step: step.time)
     return told
 
@@ -70,11 +67,17 @@ def _note_ids(told: Story, line: Line) -> None:
         told.task_ids.append(task_id)
 
 
-def _tasks_of_trace(told: Story, logs: Sequence[Log]) -> list[str]:
-    """Tasks that carried views of the same trace, without those that are known to have carried other ones only."""
+def _follow_trace(told: Story, logs: Sequence[Log]) -> list[Line]:
+    """Note the tasks that carried views of the same trace, without those that are known to have carried only others.
+
+    Returns what the proxy in front said: it knows no event, only under which trace it passed a request on.
+    """
+    requests: list[Line] = []
     found: dict[str, None] = {}
     others: set[str] = set()
     for line in _lines(logs, told.trace_ids):
+        if line.event == REQUEST:
+            requests.append(line)
         task_id = line.fields.get("task_id")
         if not isinstance(task_id, str) or task_id in told.task_ids:
             continue
@@ -82,7 +85,8 @@ def _tasks_of_trace(told: Story, logs: Sequence[Log]) -> list[str]:
             others.add(task_id)
         elif _mentions(line.fields.get("trace_ids"), told.trace_ids):
             found[task_id] = None
-    return [task_id for task_id in found if task_id not in others]
+    told.maybe_task_ids = [task_id for task_id in found if task_id not in others]
+    return requests
 
 
 def _mentions(found: object, wanted: Sequence[str]) -> bool:
@@ -143,12 +147,8 @@ def _request(line: Line) -> tuple[str, str]:
     return f"answered {fields.get('status')}", f"{fields.get('method')} {fields.get('path')}, {fields.get('seconds')} s"
 
 
-def _refused(line: Line) -> tuple[str, str]:
-    return "refused, dead-lettered", f"{line.fields.get('kind')}: {line.fields.get('reason')}"
-
-
-def _given_up(line: Line) -> tuple[str, str]:
-    return "given up, dead-lettered", f"{line.fields.get('kind')}: {line.fields.get('reason')}"
+def _dead_lettered(line: Line) -> tuple[str, str]:
+    return line.event.removeprefix("event "), f"{line.fields.get('kind')}: {line.fields.get('reason')}"
 
 
 def _in_its_own_words(line: Line) -> tuple[str, str]:
@@ -164,8 +164,8 @@ WORDS: Mapping[str, Callable[[Line], tuple[str, str]]] = {
     "published": _published,
     "stored in the outbox": _stored_in_outbox,
     "committed": _committed,
-    REFUSED: _refused,
-    "given up, dead-lettered": _given_up,
+    REFUSED: _dead_lettered,
+    "given up, dead-lettered": _dead_lettered,
 }
 
 

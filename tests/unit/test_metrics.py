@@ -15,37 +15,12 @@ import pytest
 from history_worker.reasons import KINDS, how_many
 from tests.demo import ROOT
 from tests.fakes import an_event
+from tests.promql import COUNTERS_AND_GAUGES, HISTOGRAMS
 from view_events import metrics
 from view_events.event import VERSION, encode
 
 PAGE = ROOT / "docs" / "metrics.md"
 COMMAND = "python -m view_events.metrics > docs/metrics.md"
-
-#: What dashboards and alerts ask for.
-NAMES = {
-    "flixtrail_views_accepted_total",
-    "flixtrail_messages_total",
-    "flixtrail_message_events",
-    "flixtrail_broker_up",
-    "flixtrail_outbox_events",
-    "flixtrail_outbox_stored_total",
-    "flixtrail_outbox_bytes",
-    "flixtrail_outbox_limit_bytes",
-    "flixtrail_video_bytes_total",
-    "flixtrail_record_requests_total",
-    "flixtrail_record_seconds",
-    "flixtrail_views_stored_total",
-    "flixtrail_views_known_total",
-    "flixtrail_views_refused_total",
-    "flixtrail_deliveries_total",
-    "flixtrail_batch_events",
-    "flixtrail_commit_seconds",
-    "flixtrail_view_age_seconds",
-    "flixtrail_database_up",
-    "flixtrail_consuming",
-    "flixtrail_history_requests_total",
-    "flixtrail_history_request_seconds",
-}
 
 
 def test_the_page_is_up_to_date() -> None:
@@ -54,7 +29,7 @@ def test_the_page_is_up_to_date() -> None:
 
 def test_every_name_that_others_ask_for_is_listed() -> None:
     rows = [line.split("`")[1] for line in PAGE.read_text().splitlines() if line.startswith("| `")]
-    assert sorted(rows) == sorted(NAMES)
+    assert sorted(rows) == sorted(COUNTERS_AND_GAUGES | HISTOGRAMS)
 
 
 def test_ages_are_told_apart_from_five_milliseconds_to_an_hour() -> None:
