@@ -15,9 +15,10 @@ from celery.worker.consumer.tasks import Tasks
 from celery.worker.state import maybe_shutdown
 
 from history_worker.alone import Alone
+from history_worker.gathering import Gathering
 from history_worker.patience import Patience
 from history_worker.pulse import PULSE, Heart
-from history_worker.reasons import Malformed, arguments, how_many
+from history_worker.reasons import Malformed, how_many, look
 from view_events import metrics, topology
 
 log = structlog.get_logger(__name__)
@@ -83,6 +84,9 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
     _connected_at = float("-inf")
 
+    def __init__(self, on_task_request: Callable[[Any], None], *args: Any, **options: Any) -> None:
+        super().__init__(Gathering(on_task_request), *args, **options)
+
     def connect(self) -> Any:
         """Open the connection that tasks come over; wait for a broker that is away."""
         while self._connected_at + CONNECT_EVERY_S > monotonic():
@@ -119,7 +123,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
         def handle_or_reject(message: Any) -> None:
             try:
-                arguments(message)
+                look(message)
             except Malformed as malformed:
                 self.on_decode_error(message, malformed)
             else:

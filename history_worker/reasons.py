@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,6 +22,8 @@ ALONE_SINCE = "alone_since"
 BROKERS_HEADERS = ("x-death", "x-delivery-count", "x-acquired-count", "x-first-death-", "x-last-death-")
 ACCEPTED = frozenset({"application/json"})
 LONGEST_DETAIL = 300
+#: args, kwargs, embedded; and nothing of what is in them.
+_OUTLINE = msgspec.json.Decoder(tuple[list[msgspec.Raw], dict[str, msgspec.Raw], dict[str, Any] | None])
 
 #: What can be wrong with a dead letter, and what to do about it.
 KINDS = {
@@ -111,6 +114,25 @@ def how_many(body: Any) -> int:
     except (TypeError, ValueError, LookupError, RecursionError):
         return 1
     return len(found) if isinstance(found, list) else 1
+
+
+def look(message: Message) -> None:
+    """See that a worker can run the message. Raises Malformed, as `arguments` does.
+
+    In a tenth of the time: its events are passed over, not decoded. A process of the pool does that.
+    """
+    if message.content_type in ACCEPTED and "compression" not in message.headers:
+        # `arguments` tells what is wrong, if anything is.
+        with suppress(msgspec.MsgspecError, RecursionError, TypeError, UnicodeError):
+            # Celery asks the message for its payload, and never looks further into it than this.
+            message._decoded_cache = list(_OUTLINE.decode(message.body))  # noqa: SLF001
+    arguments(message)
+
+
+def look_closely(message: Message) -> None:
+    """See that every byte of it can be decoded, also after `look`. Raises Malformed."""
+    message._decoded_cache = None  # noqa: SLF001
+    arguments(message)
 
 
 def arguments(message: Message) -> tuple[list[Any], dict[str, Any]]:

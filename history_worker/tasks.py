@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 from celery import Task
 from celery.app.task import Context
+from celery.exceptions import Ignore, Reject
 from celery.signals import task_failure
 from msgspec import ValidationError
 from sqlalchemy import Engine
@@ -18,13 +19,21 @@ from structlog.contextvars import bound_contextvars
 
 from history_worker.app import app, settings
 from history_worker.database import connect
+from history_worker.gathering import TOGETHER, Delivery
 from history_worker.holding import hold, hurry
 from history_worker.refusals import dead_letter, decode_each, write_what_can_be
 from history_worker.writer import write
 from view_events import metrics
-from view_events.event import TASK, VERSION, UnknownEventVersion, ViewEvent, trace_ids
+from view_events.event import TASK, VERSION, UnknownEventVersion, ViewEvent, decode_message, trace_ids
 
 log = structlog.get_logger(__name__)
+
+
+class Apart(Ignore):  # type: ignore[misc]
+    """Messages cannot be written together: something is wrong with one of them, and each is to be tried alone.
+
+    Raised by `record_together`; Celery does not log it, and `history_worker.gathering` does as it says.
+    """
 
 
 @app.task(name=TASK, bind=True)  # type: ignore[untyped-decorator]
@@ -52,12 +61,46 @@ def _record(request: Context, events: Sequence[dict[str, Any]], version: int) ->
     refused += also_refused
     # Before the message is acknowledged: a crash between the two puts them there twice, and never not at all.
     dead_letter(refused, request.id)
+    say_committed(batch, started, stored=stored, refused=len(refused), redelivered=redelivered)
+
+
+@app.task(name=TOGETHER)  # type: ignore[untyped-decorator]
+def record_together(deliveries: Sequence[Delivery]) -> None:
+    """Write the events of several messages in one transaction. Returning means committed, and each is acknowledged.
+
+    Called by `history_worker.gathering` only. Raises Apart, and has written nothing, when anything is wrong with any of
+    them; Reject when the worker stops while PostgreSQL is away.
+    """
+    with bound_contextvars(**ids(deliveries)):
+        started = monotonic()
+        for delivery in deliveries:
+            metrics.worker().deliveries.labels("yes" if delivery.redelivered else "no").inc()
+        try:
+            batch = [event for delivery in deliveries for event in decode_message(delivery.body)]
+            stored = hold(lambda: write(engine(), batch)) if batch else 0
+        except Reject:
+            raise
+        except Exception as error:  # whatever it is, it is about one of them
+            log.debug("not together", reason=str(error).splitlines()[0])
+            raise Apart from error
+        count(batch, stored, 0, monotonic() - started)
+        redelivered = any(delivery.redelivered for delivery in deliveries)
+        say_committed(batch, started, stored=stored, refused=0, redelivered=redelivered)
+
+
+def ids(deliveries: Sequence[Delivery]) -> dict[str, Any]:
+    """For the logs: `task_id`, and all of them where they are several."""
+    found = [delivery.task_id for delivery in deliveries]
+    return {"task_id": found[0], **({"task_ids": found} if len(found) > 1 else {})}
+
+
+def say_committed(batch: Sequence[ViewEvent], started: float, *, stored: int, refused: int, redelivered: bool) -> None:
     log.info(
         "committed",
         events=len(batch),
         stored=stored,
         ms=round((monotonic() - started) * 1000, 1),
-        refused=len(refused),
+        refused=refused,
         age_ms=round(age_s(batch) * 1000) if batch else None,
         redelivered=redelivered,
         trace_ids=trace_ids(batch),

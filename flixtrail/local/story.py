@@ -62,9 +62,7 @@ def _note_ids(told: Story, line: Line) -> None:
     if line.fields.get("event_id") == told.event_id:
         traces.append(line.fields.get("trace_id") or "")
     told.trace_ids += [trace for trace in traces if len(trace) > 1 and trace not in told.trace_ids]
-    task_id = line.fields.get("task_id")
-    if isinstance(task_id, str) and task_id not in told.task_ids:
-        told.task_ids.append(task_id)
+    told.task_ids += [task_id for task_id in _task_ids(line) if task_id not in told.task_ids]
 
 
 def _follow_trace(told: Story, logs: Sequence[Log]) -> list[Line]:
@@ -78,15 +76,20 @@ def _follow_trace(told: Story, logs: Sequence[Log]) -> list[Line]:
     for line in _lines(logs, told.trace_ids):
         if line.event == REQUEST:
             requests.append(line)
-        task_id = line.fields.get("task_id")
-        if not isinstance(task_id, str) or task_id in told.task_ids:
-            continue
+        task_ids = [task_id for task_id in _task_ids(line) if task_id not in told.task_ids]
         if "views" in line.fields:
-            others.add(task_id)
+            others.update(task_ids)
         elif _mentions(line.fields.get("trace_ids"), told.trace_ids):
-            found[task_id] = None
+            found.update(dict.fromkeys(task_ids))
     told.maybe_task_ids = [task_id for task_id in found if task_id not in others]
     return requests
+
+
+def _task_ids(line: Line) -> list[str]:
+    """Those of a line: of one message, or of all that a worker wrote together."""
+    several = line.fields.get("task_ids")
+    found = several if isinstance(several, list) else [line.fields.get("task_id")]
+    return [task_id for task_id in found if isinstance(task_id, str)]
 
 
 def _mentions(found: object, wanted: Sequence[str]) -> bool:
@@ -116,7 +119,9 @@ REQUEST = "request"
 def _step(told: Story, line: Line) -> Step:
     fields = line.fields
     what, details = WORDS.get(line.event, _in_its_own_words)(line)
-    task_id = fields.get("task_id") if isinstance(fields.get("task_id"), str) else None
+    task_ids = _task_ids(line)
+    known = [task_id for task_id in task_ids if task_id in (*told.task_ids, *told.maybe_task_ids)]
+    task_id = next(iter(known or task_ids), None)
     if task_id:
         details = f"{details}, task {task_id[:SHORT_ID]}" if details else f"task {task_id[:SHORT_ID]}"
     if task_id in told.maybe_task_ids:
@@ -153,7 +158,7 @@ def _dead_lettered(line: Line) -> tuple[str, str]:
 
 def _in_its_own_words(line: Line) -> tuple[str, str]:
     """A line that is told as it stands: `PostgreSQL is away; holding the message`, say."""
-    hidden = {"task_id", "level", "views", "trace_ids"}
+    hidden = {"task_id", "task_ids", "level", "views", "trace_ids"}
     rest = ", ".join(f"{name} {value}" for name, value in line.fields.items() if name not in hidden)
     first = (line.event.splitlines() or [""])[0]
     return first, rest
