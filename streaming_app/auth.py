@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from time import time
 from uuid import uuid4
 
 from flask import Request, Response
@@ -13,6 +15,9 @@ from view_events.event import is_viewer
 COOKIE = "flixtrail_viewer"
 #: Browsers keep a cookie no longer than 400 days; tokens end with it.
 MAX_AGE_S = 400 * 86_400
+#: A token is checked again after so many seconds, and remembered meanwhile, as many as there are of the busiest.
+CHECKED_EVERY_S = 60
+REMEMBERED = 4_096
 
 
 class AuthError(Exception):
@@ -43,6 +48,7 @@ class Tokens:
     def __init__(self, secret_key: str) -> None:
         self._bearer = URLSafeTimedSerializer(secret_key, salt="flixtrail.bearer")
         self._cookie = URLSafeTimedSerializer(secret_key, salt="flixtrail.cookie")
+        self._remembered = lru_cache(REMEMBERED)(self._read)
 
     def viewer(self, viewer_id: str) -> str:
         """A bearer token that records and reads for one viewer. Raises ValueError for what nobody can be called."""
@@ -56,6 +62,9 @@ class Tokens:
 
     def read(self, token: str) -> Caller:
         """Whose bearer token this is. Raises AuthError (401)."""
+        return self._remembered(token, int(time()) // CHECKED_EVERY_S)
+
+    def _read(self, token: str, _period: int) -> Caller:
         try:
             claims = self._bearer.loads(token, max_age=MAX_AGE_S)
         except BadData:

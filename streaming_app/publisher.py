@@ -12,10 +12,11 @@ from __future__ import annotations
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, sleep
 from typing import Protocol
 
 import structlog
@@ -34,6 +35,9 @@ OUTBOX_DEADLINE_S = 1
 #: Events in one message at the most. Past this a bigger batch gains little, and a redelivery repeats more. One request
 #: (up to 1,000 events) is never split.
 BATCH_EVENTS = 500
+#: From one message to the next, while there is anything to send. What comes meanwhile travels together: a message costs
+#: broker, worker and database a millisecond each, with one event or with fifty. The first after a pause does not wait.
+PACE_S = 0.01
 #: Events that may wait. At 250 ms a request, more than this cannot be sent in time anyway.
 WAITING_EVENTS = 50_000
 #: How often the idle thread looks whether the broker has gone.
@@ -53,13 +57,24 @@ class Link(Protocol):
     def discard(self) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Waiting:
     """The events of one request, on their way."""
 
     events: Sequence[ViewEvent]
     deadline: float
-    sent: Future[None] = field(default_factory=Future)
+    #: Ends with None once they are safe, with the broker or in the outbox; else with NotAccepted.
+    safe: Future[None] = field(default_factory=Future)
+    #: Whether they are on their way to the outbox.
+    storing: bool = False
+
+    def end(self, error: BaseException | None = None) -> None:
+        """The first end counts: what both broker and outbox took was safe with the first."""
+        with suppress(InvalidStateError):
+            if error is None:
+                self.safe.set_result(None)
+            else:
+                self.safe.set_exception(error)
 
 
 class Publisher:
@@ -78,8 +93,13 @@ class Publisher:
         self._stopping = False
         self._open = False  # the breaker: while it is open, no request waits for the broker
         self._drain_at = 0.0
+        self._sent_at = float("-inf")
         self._begun = False
+        #: For the timekeeper: what is to be confirmed, and what is to be stored, in the order of their deadlines.
+        self._sending: deque[_Waiting] = deque()
+        self._storing: deque[tuple[float, _Waiting, Future[None]]] = deque()
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+        self._timekeeper = threading.Thread(target=self._keep_time, name="timekeeper", daemon=True)
 
     @property
     def connected(self) -> bool:
@@ -94,6 +114,7 @@ class Publisher:
     def start(self) -> None:
         self._outbox.open()
         self._thread.start()
+        self._timekeeper.start()
 
     def stop(self, timeout_s: float = 5) -> None:
         """Send what waits, then close the connection. What lies in the outbox stays there, for another process."""
@@ -106,55 +127,78 @@ class Publisher:
             self._outbox.close()
 
     def publish(self, events: Sequence[ViewEvent]) -> None:
-        """Return once these events are safe: confirmed by the broker, or committed to the outbox.
-
-        Raises NotAccepted within DEADLINE_S + OUTBOX_DEADLINE_S otherwise.
-        """
-        if waiting := self._enqueue(events):
-            try:
-                return waiting.sent.result(timeout=DEADLINE_S)
-            except TimeoutError:
-                self._break("no confirm in time")
-            except (InDoubt, BrokerAway):
-                pass
-        # The message may still arrive, and then these events arrive twice: harmless, their ids are unique.
-        stored = self._outbox.put(events)
-        try:
-            return stored.result(timeout=OUTBOX_DEADLINE_S)
-        except TimeoutError:
-            stored.cancel()  # a disk that hangs must not keep them all in memory
-            self._outbox.usable = False
-            raise NotAccepted("the outbox did not commit it in time") from None
+        """Return once these events are safe. Raises NotAccepted, like the future of `submit`."""
+        self.submit(events).result()
 
     def submit(self, events: Sequence[ViewEvent]) -> Future[None]:
-        """Put events on their way without waiting. The future ends with None once safe, or with NotAccepted."""
-        waiting = self._enqueue(events)
-        if waiting is None:
-            return self._outbox.put(events)
-        safe: Future[None] = Future()
-
-        def sent(done: Future[None]) -> None:
-            if done.exception() is None:
-                safe.set_result(None)
-            else:
-                self._outbox.put(events).add_done_callback(stored)
-
-        def stored(done: Future[None]) -> None:
-            safe.set_exception(error) if (error := done.exception()) else safe.set_result(None)
-
-        waiting.sent.add_done_callback(sent)
-        return safe
-
-    def _enqueue(self, events: Sequence[ViewEvent]) -> _Waiting | None:
-        """Queue events for the next message; None where that is of no use now."""
+        """Put events on their way. The future ends with None once they are safe: confirmed by the broker, or committed
+        to the outbox. Else with NotAccepted; and within DEADLINE_S + OUTBOX_DEADLINE_S in any case.
+        """
         waiting = _Waiting(events, deadline=self._clock() + DEADLINE_S)
         with self._changed:
-            if not self.connected or self._stopping or self._count + len(events) > WAITING_EVENTS:
-                return None
-            self._waiting.append(waiting)
-            self._count += len(events)
-            self._changed.notify()
-        return waiting
+            wanted = self.connected and not self._stopping and self._count + len(events) <= WAITING_EVENTS
+            if wanted:
+                self._waiting.append(waiting)
+                self._count += len(events)
+                self._in_time(waiting)
+                # Not for each: the publisher would wake up only to see that it is not time yet.
+                if len(self._waiting) == 1 or self._is_full():
+                    self._changed.notify()
+        if not wanted:
+            self._store(waiting)
+        return waiting.safe
+
+    def _store(self, waiting: _Waiting) -> None:
+        """To the outbox, once, which has a deadline of its own."""
+        with self._changed:
+            if waiting.storing:
+                return
+            waiting.storing = True
+        # The message may still arrive, and then these events arrive twice: harmless, their ids are unique.
+        stored = self._outbox.put(waiting.events)
+        self._storing.append((self._clock() + OUTBOX_DEADLINE_S, waiting, stored))
+
+        def told(done: Future[None]) -> None:
+            if not done.cancelled():
+                waiting.end(done.exception())
+
+        stored.add_done_callback(told)
+
+    # -- deadlines --------------------------------------------------------------------------------------
+
+    def _in_time(self, waiting: _Waiting) -> None:
+        """See to its deadline. With `_changed` held."""
+        while self._sending and self._sending[0].safe.done():
+            self._sending.popleft()
+        self._sending.append(waiting)
+
+    def _keep_time(self) -> None:
+        """The timekeeper. All wait equally long, so the first is due first; and what comes while this sleeps is due
+        after it wakes: nobody has to wake it.
+        """
+        while self._sending or self._storing or not self._stopping:
+            sleep(self._look_at_deadlines())
+
+    def _look_at_deadlines(self) -> float:
+        """Do what is due, and say in how many seconds to look again."""
+        overdue: list[_Waiting] = []
+        with self._changed:
+            while self._sending and (self._sending[0].safe.done() or self._sending[0].deadline <= self._clock()):
+                overdue.append(self._sending.popleft())
+            wait_s = self._sending[0].deadline - self._clock() if self._sending else DEADLINE_S
+        for waiting in overdue:
+            if not waiting.safe.done() and not waiting.storing:
+                self._break("no confirm in time")
+                self._store(waiting)
+        while self._storing and (self._storing[0][2].done() or self._storing[0][0] <= self._clock()):
+            _, waiting, stored = self._storing.popleft()
+            if not stored.done():
+                stored.cancel()  # a disk that hangs must not keep them all in memory
+                self._outbox.usable = False
+                waiting.end(NotAccepted("the outbox did not commit it in time"))
+        if self._storing:
+            wait_s = min(wait_s, self._storing[0][0] - self._clock())
+        return max(wait_s, 0)
 
     # -- the thread -------------------------------------------------------------------------------------
 
@@ -193,6 +237,8 @@ class Publisher:
                 self._changed.wait(IDLE_S if self._link.connected else RETRY_S)
             if not self._waiting:
                 return None if self._stopping else []
+            self._changed.wait_for(self._is_full, timeout=self._sent_at + PACE_S - self._clock())
+            self._sent_at = self._clock()
             batch: list[_Waiting] = []
             size = 0
             while self._waiting and (not batch or size + len(self._waiting[0].events) <= BATCH_EVENTS):
@@ -202,19 +248,19 @@ class Publisher:
                 if waiting.deadline > self._clock():
                     batch.append(waiting)
                     size += len(waiting.events)
-                else:
-                    waiting.sent.set_exception(InDoubt("not sent in time"))
             return batch
+
+    def _is_full(self) -> bool:
+        return self._count >= BATCH_EVENTS or self._stopping
 
     def _send(self, batch: list[_Waiting]) -> None:
         def safe() -> None:
             for waiting in batch:
-                waiting.sent.set_result(None)
+                waiting.end()
 
         doubt = self._confirmed([event for waiting in batch for event in waiting.events], safe)
         if doubt is not None:
-            for waiting in batch:
-                waiting.sent.set_exception(doubt)
+            self._store_all(batch)
             self._look_after_link()
 
     def _can_drain(self) -> bool:
@@ -247,7 +293,7 @@ class Publisher:
         except InDoubt as doubt:
             metrics.streaming().messages.labels("returned" if isinstance(doubt, Returned) else "in_doubt").inc()
             self._break(str(doubt))
-            self._fail_waiting(doubt)
+            self._store_waiting()
             return doubt
         ms = round((self._clock() - started) * 1000, 1)
         safe()  # first: requests wait for it, and nobody for what follows
@@ -264,12 +310,15 @@ class Publisher:
         self._close_breaker()
         return None
 
-    def _fail_waiting(self, doubt: InDoubt) -> None:
+    def _store_waiting(self) -> None:
         """Let nobody wait for a connection that is gone: to the outbox, all of them."""
         with self._changed:
             waiting, self._waiting, self._count = self._waiting, deque(), 0
+        self._store_all(waiting)
+
+    def _store_all(self, waiting: Iterable[_Waiting]) -> None:
         for one in waiting:
-            one.sent.set_exception(doubt)
+            self._store(one)
 
     # -- the breaker ------------------------------------------------------------------------------------
 
@@ -300,7 +349,7 @@ class Publisher:
                 log.info("broker reached")
         except InDoubt as doubt:
             log.warning("broker lost", reason=str(doubt))
-            self._fail_waiting(doubt)
+            self._store_waiting()
             self._look_after_link()
         except BrokerAway as away:
             log.debug("broker away", reason=str(away))

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
 from http import HTTPStatus
 
 import structlog
@@ -33,6 +34,8 @@ BODY_BYTES = 1024 * 1024
 #: Up to here a body that is too large is read and thrown away, since a client that is still sending when the
 #: connection closes never reads why. Beyond, the connection is closed.
 DISCARDED_BODY_BYTES = 8 * 1024 * 1024
+#: Up to here a request with views is decoded and checked on the event loop: fifty views, half a millisecond.
+AT_ONCE_BYTES = 16 * 1024
 #: A body has to be here within this time. A client that dribbles holds no thread, but it need not stay for ever.
 BODY_TIMEOUT_S = 30
 
@@ -66,6 +69,7 @@ class App:
         self._services: Services = flask.extensions["flixtrail"]
         self._threads = ThreadPoolExecutor(self._settings.web_threads, thread_name_prefix="flask")
         self._loop = loop
+        self._bell = Bell(loop)
 
     def __rsgi_del__(self, _loop: asyncio.AbstractEventLoop) -> None:
         # Requests are over, so whoever was told 202 has been; nothing that waits longer than this was promised.
@@ -78,7 +82,17 @@ class App:
                 await self._stream(match["video_id"], scope, proto)
                 return
             body = await _body(scope, proto)
-            await self._loop.run_in_executor(self._threads, self._run_flask, scope, proto, body)
+            later = None
+            if scope.path == views.PATH and len(body) <= AT_ONCE_BYTES:
+                # To hand it to a thread takes longer than to do it.
+                later = self._run_flask(scope, proto, body, wsgi.Later(may_wait=False))
+            if later is None or later.again:
+                later = await self._loop.run_in_executor(
+                    self._threads, self._run_flask, scope, proto, body, wsgi.Later(may_wait=True)
+                )
+            if later.answer is not None:
+                await self._bell.ended(later.answer.safe)
+                _send(proto, later.answer.response())
         except Refused as refused:
             answer = problem(refused.status, str(refused))
             if (scope.method, scope.path) == ("POST", views.PATH):
@@ -114,9 +128,40 @@ class App:
         if authorization and not wsgi.has_parameter(scope.query_string, "playback"):
             self._services.stream_views.note(authorization, video_id)
 
-    def _run_flask(self, scope: Scope, proto: HTTPProtocol, body: bytes) -> None:
-        status, headers, content = wsgi.run(self._flask, scope, body)
-        proto.response_bytes(status, headers, content)
+    def _run_flask(self, scope: Scope, proto: HTTPProtocol, body: bytes, later: wsgi.Later) -> wsgi.Later:
+        """Answer the request, unless `later` then says otherwise."""
+        status, headers, content = wsgi.run(self._flask, scope, body, later)
+        if later.answer is None and not later.again:
+            proto.response_bytes(status, headers, content)
+        return later
+
+
+class Bell:
+    """Wakes the event loop for futures that end in other threads: once for all that end together."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._ended: deque[asyncio.Future[None]] = deque()
+        self._rung = False
+
+    def ended(self, future: Future[None]) -> asyncio.Future[None]:
+        """To be awaited, on the loop: over when `future` has ended, in whichever way."""
+        waiter = self._loop.create_future()
+        future.add_done_callback(lambda _: self._ring(waiter))
+        return waiter
+
+    def _ring(self, waiter: asyncio.Future[None]) -> None:
+        self._ended.append(waiter)
+        if not self._rung:
+            self._rung = True
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._rung = False  # first: who ends from here on rings again
+        while self._ended:
+            waiter = self._ended.popleft()
+            if not waiter.done():  # its request may have been given up
+                waiter.set_result(None)
 
 
 async def _body(scope: Scope, proto: HTTPProtocol) -> bytes:

@@ -116,7 +116,7 @@ def _every_error(documents: Sequence[Any]) -> Iterator[FieldError]:
 
 
 def check(
-    views: Sequence[View], caller: Caller, now: datetime, known: Callable[[str], bool], trace_id: str | None = None
+    views: Sequence[View], caller: Caller, now: datetime, known: Callable[[str], object], trace_id: str | None = None
 ) -> list[ViewEvent]:
     """The events as they will be stored. Raises Unprocessable with every error; AuthError (403) for another's id.
 
@@ -140,7 +140,7 @@ def check(
     return [_event(view, caller, now, trace_id) for view in views]
 
 
-def _faults(view: View, caller: Caller, now: datetime, known: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
+def _faults(view: View, caller: Caller, now: datetime, known: Callable[[str], object]) -> Iterator[tuple[str, str]]:
     """What the types cannot say: (field, message) for each fault."""
     if caller.ingest and view.viewer_id is None:
         yield "viewer_id", "Required with an ingest token"

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
+from time import perf_counter
 
-from flask import Blueprint, Response, g, jsonify, request
+import msgspec
+from flask import Blueprint, Response, g, request
 
-from streaming_app import tracing
-from streaming_app.errors import NotAccepted
+from streaming_app import tracing, wsgi
 from streaming_app.problems import problem
 from streaming_app.services import services
 from streaming_app.view_request import NotJson, Unprocessable, check, decode
 from view_events import metrics
+from view_events.event import ViewEvent
 
 blueprint = Blueprint("views", __name__)
 
@@ -26,9 +31,48 @@ RETRY_AFTER_S = 1
 
 @blueprint.post(PATH)
 def record() -> Response:
-    """202 once every event of the request is safe, with the broker or in the outbox; else a problem, and none is."""
-    with metrics.streaming().record_seconds.time():
-        return _record()
+    """202 once every event of the request is safe, with the broker or in the outbox; else a problem, and none is.
+
+    Under `rsgi` no thread waits for that: the answer is left in the request's environment, for later.
+    """
+    began = perf_counter()
+    later: wsgi.Later | None = request.environ.get(wsgi.LATER)
+    found = _record(services().catalogue.knows if later is None or later.may_wait else services().catalogue.at_hand)
+    if isinstance(found, Response) and found.status_code == HTTPStatus.UNPROCESSABLE_ENTITY and later:
+        later.again = not later.may_wait  # a video that is new, perhaps: the folder has to be looked at
+    if isinstance(found, Response):
+        return found
+    answer = Answer(found, services().publisher.submit(found), g.trace_id, began)
+    if later is not None:
+        later.answer = answer
+        return Response(status=HTTPStatus.ACCEPTED)
+    g.answered = True
+    wait([answer.safe])
+    return answer.response()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What to say once `safe` has ended."""
+
+    events: Sequence[ViewEvent]
+    safe: Future[None]
+    trace_id: str
+    began: float
+
+    def response(self) -> Response:
+        """202 with the ids, or 503 with the same, to send them again."""
+        ids = msgspec.to_builtins([event.event_id for event in self.events])
+        reason = self.safe.exception()
+        if reason is None:
+            metrics.streaming().accepted.inc(len(ids))
+            body = msgspec.json.encode({"accepted": len(ids), "event_ids": ids})
+            response = Response(body, HTTPStatus.ACCEPTED, mimetype="application/json")
+        else:
+            detail = f"Not recorded: {reason}. Send the same events again with these ids."
+            response = problem(503, detail, {"Retry-After": str(RETRY_AFTER_S)}, event_ids=ids)
+        metrics.streaming().record_seconds.observe(perf_counter() - self.began)
+        return answered(response, self.trace_id)
 
 
 @blueprint.before_request
@@ -38,7 +82,9 @@ def _begin() -> None:
 
 @blueprint.after_request
 def _end(response: Response) -> Response:
-    return answered(response, g.trace_id)
+    later = request.environ.get(wsgi.LATER)
+    is_final = "answered" not in g and not (later and (later.again or later.answer))
+    return answered(response, g.trace_id) if is_final else response
 
 
 def answered(response: Response, trace_id: str) -> Response:
@@ -48,7 +94,8 @@ def answered(response: Response, trace_id: str) -> Response:
     return response
 
 
-def _record() -> Response:
+def _record(known: Callable[[str], object]) -> Response | list[ViewEvent]:
+    """The events of the request, or what is wrong with it. `known`: whether there is a video with this id."""
     caller = services().tokens.caller(request)
     if request.mimetype not in {"application/json", NDJSON}:
         return problem(415, f"Send application/json (an object or an array) or {NDJSON}.")
@@ -57,16 +104,8 @@ def _record() -> Response:
     request.max_content_length = MAX_BODY_BYTES
     try:
         views = decode(request.get_data(cache=False), lines=request.mimetype == NDJSON)
-        events = check(views, caller, datetime.now(UTC), services().catalogue.knows, g.trace_id)
+        return check(views, caller, datetime.now(UTC), known, g.trace_id)
     except NotJson as error:
         return problem(400, str(error))
     except Unprocessable as error:
         return problem(422, "Nothing was recorded.", errors=[asdict(fault) for fault in error.errors])
-    ids = [str(event.event_id) for event in events]
-    try:
-        services().publisher.publish(events)
-    except NotAccepted as reason:
-        detail = f"Not recorded: {reason}. Send the same events again with these ids."
-        return problem(503, detail, {"Retry-After": str(RETRY_AFTER_S)}, event_ids=ids)
-    metrics.streaming().accepted.inc(len(ids))
-    return Response(jsonify(accepted=len(ids), event_ids=ids).data, 202, mimetype="application/json")

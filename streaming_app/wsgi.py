@@ -5,24 +5,54 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Protocol
 from wsgiref.types import WSGIApplication
 
+from flask import Response
 from granian.rsgi import Scope
 
 #: What CGI names without HTTP_ in front.
 PLAIN = {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH"}
 
+#: In the environment: a Later.
+LATER = "flixtrail.later"
 
-def run(app: WSGIApplication, scope: Scope, body: bytes) -> tuple[int, list[tuple[str, str]], bytes]:
-    """Status, headers and the whole content of the answer."""
+
+class DeferredAnswer(Protocol):
+    """An answer that is known once a future has ended."""
+
+    @property
+    def safe(self) -> Future[None]: ...
+    def response(self) -> Response: ...
+
+
+@dataclass(slots=True)
+class Later:
+    """What an application may leave when it is not to block the thread that it runs in. What it returns then is not
+    sent.
+    """
+
+    #: Whether this thread may wait for a moment.
+    may_wait: bool
+    #: It may not, and the application would have to: to be run again, in one that may.
+    again: bool = False
+    #: To be sent, once it is known.
+    answer: DeferredAnswer | None = None
+
+
+def run(
+    app: WSGIApplication, scope: Scope, body: bytes, later: Later | None = None
+) -> tuple[int, list[tuple[str, str]], bytes]:
+    """Status, headers and the whole content of the answer; `later`: see LATER."""
     started: list[Any] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> Callable[[bytes], object]:
         started[:] = int(status.split(" ", 1)[0]), headers
         return lambda _content: None
 
-    answer = app(environ(scope, body), start_response)
+    answer = app({**environ(scope, body), LATER: later}, start_response)
     try:
         content = b"".join(answer)
     finally:

@@ -117,7 +117,6 @@ REQUEST = "request"
 
 
 def _step(told: Story, line: Line) -> Step:
-    fields = line.fields
     what, details = WORDS.get(line.event, _in_its_own_words)(line)
     task_ids = _task_ids(line)
     known = [task_id for task_id in task_ids if task_id in (*told.task_ids, *told.maybe_task_ids)]
