@@ -7,15 +7,16 @@ are says history_worker/retention.py. Done again, or by two at once, it changes 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal, TypeVar
 from uuid import UUID
 
 import psycopg
 import structlog
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, TextClause, text
 from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
@@ -153,20 +154,20 @@ def make(engine: Engine, now: datetime, months_ahead: int = MONTHS_AHEAD) -> dic
         wanted = missing(attached(listed(connection)), now, months_ahead)
     made: dict[str, int] = {}
     for month in wanted:
-        moved = _patiently(engine, lambda transaction, month=month: _make(transaction, month, now, months_ahead))  # type: ignore[misc]
+        moved = _patiently(engine, partial(_make, month, now, months_ahead))
         if moved is not None:
             made[month.partition] = moved
             log.info("partition made", partition=month.partition, moved=moved)
     return made
 
 
-def _make(transaction: Connection, month: Month, now: datetime, months_ahead: int) -> int | None:
+def _make(month: Month, now: datetime, months_ahead: int, transaction: Connection) -> int | None:
     """None: another one has made it meanwhile."""
     if month not in missing(attached(listed(transaction)), now, months_ahead):
         return None
-    # Whoever was sent to the default partition, and arrived there only now, would be refused for good: a check of the
-    # partition, SQLSTATE 23514. So no writer is on its way meanwhile.
-    _nobody_writes(transaction)
+    # An insert on its way into the default partition that came there only after the month had its own would be refused
+    # for good (SQLSTATE 23514). So nobody writes meanwhile: all who do hold this lock, shared (see writer.py).
+    transaction.execute(text(f"SELECT pg_advisory_xact_lock({ERASURE_LOCK})"))
     transaction.execute(text(f"LOCK TABLE {DEFAULT} IN ACCESS EXCLUSIVE MODE"))
     transaction.execute(text(f"CREATE TABLE {month.partition} (LIKE view_events INCLUDING ALL)"))
     moved = transaction.execute(
@@ -206,19 +207,17 @@ def detach(engine: Engine, now: datetime, *, drop: bool = False) -> list[str]:
     return [
         one.name
         for one in past(engine, now)
-        if (one.attached or drop)
-        and _patiently(engine, lambda transaction, one=one: _detach(transaction, one.name, now, drop=drop))  # type: ignore[misc]
+        if (one.attached or drop) and _patiently(engine, partial(_detach, one.name, now, drop=drop))
     ]
 
 
-def _detach(transaction: Connection, name: str, now: datetime, *, drop: bool) -> bool:
+def _detach(name: str, now: datetime, transaction: Connection, *, drop: bool) -> bool:
     """Whether there was something to be done: another one may have done it meanwhile."""
     found = next((one for one in listed(transaction) if one.name == name), None)
     state = found and found.state(now)
     if state == "past":
-        # CONCURRENTLY is refused where there is a default partition. Those who write are done, and the lock on the
-        # whole table is held for a change in the catalogue.
-        _nobody_writes(transaction)
+        # CONCURRENTLY is refused where there is a default partition. The lock on the whole table is held for a change
+        # in the catalogue.
         transaction.execute(text(f"ALTER TABLE view_events DETACH PARTITION {name}"))
         log.info("partition detached", partition=name)
     if drop and state in {"past", "detached"}:
@@ -268,28 +267,19 @@ def prune(engine: Engine, now: datetime) -> Pruned:
         for chunk in rows.partitions():
             viewers, ids, videos, events = map(list, zip(*chunk, strict=True))
             values = {"viewers": viewers, "playbacks": ids, "videos": videos, "events": events}
-            playbacks += _patiently(engine, lambda transaction, values=values: _delete(transaction, values))  # type: ignore[misc]
+            playbacks += _patiently(engine, partial(_rows, _DELETE_PLAYBACKS, values))
     erased_ids = 0
-    while forgotten := _patiently(
-        engine,
-        lambda transaction: transaction.execute(_DELETE_ERASED, {"kept_from": kept_from, "chunk": CHUNK}).rowcount,
-    ):
+    while forgotten := _patiently(engine, partial(_rows, _DELETE_ERASED, {"kept_from": kept_from, "chunk": CHUNK})):
         erased_ids += forgotten
     log.info("pruned", kept_from=event_id_time(kept_from), playbacks=playbacks, erased_ids=erased_ids)
     return Pruned(playbacks, erased_ids)
 
 
-def _delete(transaction: Connection, values: dict[str, list[object]]) -> int:
-    _nobody_writes(transaction)  # workers update playbacks in the order of their keys, and this does not
-    return transaction.execute(_DELETE_PLAYBACKS, values).rowcount
+def _rows(statement: TextClause, values: Mapping[str, object], transaction: Connection) -> int:
+    return transaction.execute(statement, values).rowcount
 
 
 # -- locks -----------------------------------------------------------------------------------------------------------
-
-
-def _nobody_writes(transaction: Connection) -> None:
-    """Until the commit: what every transaction that writes views holds shared (history_worker/writer.py)."""
-    transaction.execute(text(f"SELECT pg_advisory_xact_lock({ERASURE_LOCK})"))
 
 
 def _patiently(engine: Engine, change: Callable[[Connection], T]) -> T:

@@ -25,7 +25,7 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, NullPool, create_engine, make_url, text
+from sqlalchemy import Engine, NullPool, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError
 
 from history_worker import partitions
@@ -36,7 +36,7 @@ from history_worker.partitions import DEFAULT, attached, clock, detach, listed, 
 from history_worker.queries import history, receipts
 from history_worker.retention import MONTHS_AHEAD, Month, first_id, months_ahead, oldest_kept
 from history_worker.roles import ERASER, MIGRATOR, READER, WRITER, RolesSettings, create, grant
-from history_worker.tables import metadata
+from history_worker.tables import SCHEMA_LOCK, metadata
 from history_worker.writer import write
 from proof.chaos.recompute import playbacks_differ
 from tests.demo import environment, program
@@ -211,6 +211,24 @@ def test_ids_beyond_any_month_move_to_the_default_partition(url: str, engine: En
     all_are_there_once(engine, events)
 
 
+def test_the_table_is_not_read_while_everybody_is_kept_out(url: str) -> None:
+    """PostgreSQL says when it need not look: it has looked before whether all ids are below the bound."""
+    said: list[str] = []
+
+    def listen(connection: psycopg.Connection, _record: object) -> None:
+        connection.add_notice_handler(lambda notice: said.append(notice.message_primary or ""))
+
+    with psycopg.connect(plain(url)) as connection:
+        connection.execute(f"ALTER DATABASE {make_url(url).database} SET client_min_messages = debug1")
+    event.listen(Engine, "connect", listen)
+    try:
+        upgrade(url)
+    finally:
+        event.remove(Engine, "connect", listen)
+    implied = [line for line in said if "view_events_before" in line and "is implied by existing constraints" in line]
+    assert len(implied) == 1
+
+
 def test_one_that_was_broken_off_in_the_middle_is_run_again(url: str, engine: Engine) -> None:
     with engine.begin() as connection:
         constraint = "CHECK (event_id < 'ffffffff-0000-0000-0000-000000000000') NOT VALID"
@@ -231,9 +249,12 @@ def test_views_that_are_written_meanwhile_are_all_there(url: str, engine: Engine
     all_are_there_once(engine, events)
 
 
+@pytest.mark.parametrize("beyond", [False, True], ids=["the check waits", "the change waits"])
 def test_somebody_who_reads_for_long_keeps_no_writer_waiting(
-    url: str, engine: Engine, pool: ThreadPoolExecutor
+    url: str, engine: Engine, pool: ThreadPoolExecutor, *, beyond: bool
 ) -> None:
+    first = an_event(event_id=UUID(int=2**128 - 1)) if beyond else an_event()
+    write(engine, [first])
     with writers(url, pool, lambda: datetime.now(UTC)) as writing, engine.connect() as reading:
         reading.execute(text("SELECT count(*) FROM view_events"))
         migrating = pool.submit(upgrade, url)
@@ -244,7 +265,18 @@ def test_somebody_who_reads_for_long_keeps_no_writer_waiting(
         reading.rollback()
         migrating.result(30)
         events = writing.events()
-    all_are_there_once(engine, events)
+    all_are_there_once(engine, [first, *events])
+
+
+def test_one_migrator_at_a_time(url: str, engine: Engine, pool: ThreadPoolExecutor) -> None:
+    with engine.connect() as another:
+        another.execute(text(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})"))
+        migrating = pool.submit(upgrade, url)
+        advisory = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'advisory'"
+        until(lambda: scalar(engine, advisory), what="it to wait")
+        assert there(engine) == []
+    migrating.result(20)
+    assert len(there(engine)) > MONTHS_AHEAD
 
 
 def test_two_that_start_at_once_do_not_disturb_each_other(url: str, engine: Engine, pool: ThreadPoolExecutor) -> None:
@@ -412,11 +444,13 @@ def test_nobody_is_on_the_way_into_the_default_partition_while_a_month_is_made(
     """Who was sent there, and arrived after the month was made, would be refused for good."""
     monkeypatch.setattr(partitions, "LOCK_TIMEOUT_MS", 20_000)
     upgrade(url)
+    make(engine, LATER, 0)
+    next_month = Month.of(LATER).plus(1)
     with engine.connect() as reading:
         reading.execute(text(f"SELECT count(*) FROM {DEFAULT}"))
-        making = pool.submit(make, engine, LATER, 0)
+        making = pool.submit(make, engine, LATER, 1)
         until(lambda: waiting(engine, DEFAULT), what="the month to be under way")
-        events = events_of(LATER)
+        events = events_of(datetime(next_month.year, next_month.month, 2, tzinfo=UTC))
         writing = pool.submit(write, engine, events)
         query = "SELECT count(*) FROM pg_locks WHERE NOT granted"
         until(lambda: scalar(engine, query) == 2, what="the writer to wait")
@@ -510,13 +544,13 @@ def test_a_view_that_comes_while_its_playback_is_pruned_keeps_it(
     now, gone, kept = aged
     late = an_event(playback_id=gone[0].playback_id, event_id=at(kept[0].at), at=gone[0].at)
     detach(engine, now)
-    delete = partitions._delete  # noqa: SLF001
+    delete = partitions._rows  # noqa: SLF001
 
-    def late_one_first(transaction: Any, values: Any) -> int:
+    def late_one_first(*arguments: Any) -> int:
         write(engine, [late])
-        return delete(transaction, values)
+        return delete(*arguments)
 
-    monkeypatch.setattr(partitions, "_delete", late_one_first)
+    monkeypatch.setattr(partitions, "_rows", late_one_first)
     assert prune(engine, now).playbacks == 0
     assert gone[0].playback_id in {item["playback_id"] for item in history(engine, "alice")["items"]}
 
