@@ -37,7 +37,7 @@ STATES = {
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """The history that is meant, and whether for a program."""
+    """The history that is meant."""
 
     url: str | None
     state: Path
@@ -45,6 +45,7 @@ class Database:
     @contextmanager
     def open(self) -> Iterator[tuple[Engine, datetime]]:
         """An engine on it, and the time. Raises DemoError."""
+        from psycopg.errors import InsufficientPrivilege
         from sqlalchemy.exc import DBAPIError
 
         from history_worker.partitions import clock, connect_as_owner
@@ -54,6 +55,8 @@ class Database:
             yield engine, clock(engine)
         except DBAPIError as error:
             reason = str(error.orig).splitlines()[0]
+            if isinstance(error.orig, InsufficientPrivilege):
+                raise DemoError(f"{reason}. It needs the role that owns the tables: --help shows how.") from None
             raise DemoError(f"{reason}. What was done until then stays; run it again for the rest.") from None
         finally:
             engine.dispose()
