@@ -20,6 +20,7 @@ from sqlalchemy import Connection, Engine, TextClause, text
 from sqlalchemy.exc import DBAPIError
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
+from history_worker.database import connect
 from history_worker.retention import (
     MONTHS_AHEAD,
     Month,
@@ -42,7 +43,7 @@ LOCK_TIMEOUT_MS = 1_000
 STEP_BACK_S = (0.2, 1.0)
 #: Who holds a table for longer (a backup reads all of them, from its begin to its end) is told of, and not waited for.
 PATIENCE_S = 30
-#: Rows of derived tables that are deleted at a time: some milliseconds, in which no worker writes.
+#: Rows of derived tables that are deleted in one transaction: it locks them for some milliseconds.
 CHUNK = 1_000
 
 State = Literal["default", "ahead", "current", "kept", "past", "detached"]
@@ -101,8 +102,6 @@ _NAME = re.compile(r"view_events_(?P<before>before_)?(?P<year>\d{4})_(?P<month>\
 
 def connect_as_owner(url: str) -> Engine:
     """An engine for this module: moving rows takes as long as it takes."""
-    from history_worker.database import connect
-
     return connect(url, pool_size=2, answer_s=None)
 
 
