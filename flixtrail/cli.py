@@ -18,6 +18,7 @@ COMMANDS = {
     "dead": "Dead letters: list, show, redrive or drop what could not be stored.",
     "demo": "Start everything on this machine, until Ctrl-C.",
     "erase": "Erase all that a viewer has watched.",
+    "partitions": "Show the months of the history; make those to come, detach those that are past.",
     "restore": "Put a backup back into the compose stack.",
     "secrets": "Make random secrets for docker compose.",
     "send": "Record N views, and wait until they are stored.",
@@ -29,7 +30,7 @@ COMMANDS = {
 }
 
 #: Those that need no demo and no `docker compose` beside them: what the container of docker-compose.yml has.
-IN_A_CONTAINER = frozenset({"dead", "erase", "token", "trace"})
+IN_A_CONTAINER = frozenset({"dead", "erase", "partitions", "token", "trace"})
 #: The image leaves out what only the demo needs.
 IN_THE_IMAGE = importlib.util.find_spec("supervisor") is None
 

@@ -32,6 +32,7 @@ KINDS = {
     "unknown-version": "its events are newer than the workers: upgrade them, then redrive",
     "no-event": "a field is missing or has the wrong type",
     "database": "PostgreSQL refuses the event for good",
+    "too-old": "its id is older than what is kept: whether it was stored before is not known any more",
     "delivery-limit": "the workers that held it died, also when it was tried alone",
     "failed": "the task raised an error; a worker's log has it",
     "expired": "it waited longer than a policy of the broker lets it",

@@ -20,8 +20,9 @@ from tenacity import RetryCallState, Retrying, stop_after_delay, wait_random_exp
 from history_worker.database import is_refusal, sqlstate
 from history_worker.moving import TIMEOUT_S, confirming, drop, open_channel
 from history_worker.reasons import DETAIL, KIND, REDRIVEN, WHEN, Reason, one_line
+from history_worker.retention import GRACE, oldest_taken
 from view_events import metrics, topology
-from view_events.event import TASK, VERSION, ViewEvent, decode, encode
+from view_events.event import RETENTION, TASK, VERSION, ViewEvent, decode, encode
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +60,17 @@ def decode_each(events: Sequence[object], version: int) -> tuple[list[ViewEvent]
         except msgspec.ValidationError as invalid:
             refused.append(Refused(event, Reason("no-event", one_line(invalid))))
     return good, refused
+
+
+def without_too_old(batch: list[ViewEvent], now: datetime) -> tuple[list[ViewEvent], list[Refused]]:
+    """The events whose ids are still known, and those that may have been stored, counted, and detached since then."""
+    oldest = oldest_taken(now).int
+    if not batch or min(event.event_id.int for event in batch) >= oldest:
+        return batch, []
+    detail = f"its id is older than {(RETENTION + GRACE).days} days"
+    too_old = [event for event in batch if event.event_id.int < oldest]
+    refused = [Refused(event, Reason("too-old", detail)) for event in encode(too_old)]
+    return [event for event in batch if event.event_id.int >= oldest], refused
 
 
 def write_what_can_be(

@@ -1,6 +1,6 @@
 """Who may do what in the history database: one PostgreSQL role for each who connects, with the rights that it needs.
 
-    flixtrail_migrator   owns the tables and changes them: the migrations, once at a start
+    flixtrail_migrator   owns the tables and changes them: the migrations, once at a start; `flixtrail partitions make`
     flixtrail_writer     adds views and updates playbacks; deletes nothing: the history workers
     flixtrail_reader     reads views and playbacks: the history API
     flixtrail_eraser     reads and deletes a viewer's rows, and remembers the erase: `flixtrail erase`

@@ -7,7 +7,11 @@ from sqlalchemy.dialects.postgresql import NUMMULTIRANGE
 
 metadata = MetaData()
 
-#: One row an event, as it was sent. The primary key is what makes a redelivery harmless.
+#: Held by who changes tables: the migrations, and who makes or detaches partitions. Any number that nobody else takes.
+SCHEMA_LOCK = 5_672_5432
+
+#: One row an event, as it was sent. The primary key is what makes a redelivery harmless. It is also what the table is
+#: partitioned by (history_worker/partitions.py), or PostgreSQL could not keep it unique over all partitions.
 view_events = Table(
     "view_events",
     metadata,
@@ -20,6 +24,7 @@ view_events = Table(
     Column("played_from_s", Double),
     Column("at", DateTime(timezone=True), nullable=False),
     Column("received_at", DateTime(timezone=True), nullable=False),
+    postgresql_partition_by="RANGE (event_id)",
 )
 
 #: One row a playback of a video by a viewer: derived from the set of its events, whatever the order they came in.

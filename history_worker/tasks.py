@@ -21,7 +21,7 @@ from history_worker.app import app, settings
 from history_worker.database import connect
 from history_worker.gathering import TOGETHER, Delivery
 from history_worker.holding import hold, hurry
-from history_worker.refusals import dead_letter, decode_each, write_what_can_be
+from history_worker.refusals import dead_letter, decode_each, without_too_old, write_what_can_be
 from history_worker.writer import write
 from view_events import metrics
 from view_events.event import TASK, VERSION, UnknownEventVersion, ViewEvent, decode_message, trace_ids
@@ -55,10 +55,11 @@ def _record(request: Context, events: Sequence[dict[str, Any]], version: int) ->
     started = monotonic()
     redelivered = bool(request.delivery_info.get("redelivered"))
     metrics.worker().deliveries.labels("yes" if redelivered else "no").inc()
-    batch, refused = decode_each(events, version)
+    decoded, refused = decode_each(events, version)
+    batch, too_old = without_too_old(decoded, datetime.now(UTC))
     stored, also_refused = write_what_can_be(batch, lambda part: hold(lambda: write(engine(), part)))
     count(batch, stored, len(also_refused), monotonic() - started)
-    refused += also_refused
+    refused += too_old + also_refused
     # Before the message is acknowledged: a crash between the two puts them there twice, and never not at all.
     dead_letter(refused, request.id)
     say_committed(batch, started, stored=stored, refused=len(refused), redelivered=redelivered)

@@ -40,6 +40,7 @@ def command() -> None:
       unknown-version  its events are newer than the workers: upgrade them, then redrive
       no-event         a field is missing or has the wrong type
       database         PostgreSQL refuses the event for good
+      too-old          its id is older than what is kept; sent again, it is refused again
       delivery-limit   the workers that held it died, also when it was tried alone
       failed           the task raised an error; a worker's log has it
     An ID may be shortened, as long as it means one message.

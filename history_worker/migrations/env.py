@@ -1,16 +1,15 @@
-"""Alembic's environment: one connection, one transaction, one migrator at a time."""
+"""Alembic's environment: one connection, a transaction a migration, one migrator at a time."""
 
 from alembic import context
 from sqlalchemy import NullPool, create_engine, text
 
-from history_worker.tables import metadata
-
-#: Any number that nobody else takes; held for the length of the transaction.
-MIGRATION_LOCK = 5_672_5432
+from history_worker.tables import SCHEMA_LOCK, metadata
 
 engine = create_engine(context.config.attributes["database_url"], poolclass=NullPool)
 with engine.connect() as connection:
-    context.configure(connection=connection, target_metadata=metadata)
+    # The session's, not a transaction's: a migration may commit in between. It goes with the connection.
+    connection.execute(text(f"SELECT pg_advisory_lock({SCHEMA_LOCK})"))
+    connection.commit()
+    context.configure(connection=connection, target_metadata=metadata, transaction_per_migration=True)
     with context.begin_transaction():
-        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": MIGRATION_LOCK})
         context.run_migrations()

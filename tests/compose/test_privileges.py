@@ -122,6 +122,18 @@ def test_a_service_does_not_reach_what_it_does_not_need(stack: Stack, service: s
         assert done.status != 0, other
 
 
+def test_the_operator_sees_the_partitions_and_the_migrator_makes_them(stack: Stack) -> None:
+    seen = stack.flixtrail("partitions")
+    assert "view_events_default" in seen.out, seen.err
+    refused = stack.flixtrail("partitions", "make", "--months", "13")
+    assert (refused.status, "the role that owns the tables" in refused.err) == (1, True), refused.err
+    made = stack.run(
+        *("run", "--rm", "--no-deps", "-T", "migrate", "python", "-m", "flixtrail", "partitions"),
+        *("make", "--months", "13"),
+    )
+    assert "made view_events_" in made.out, made.err
+
+
 def test_a_viewer_is_erased_with_the_erasers_role(stack: Stack) -> None:
     erin = stack.viewer("erin")
     erin.record([a_view()])

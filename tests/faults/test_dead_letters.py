@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -24,12 +25,13 @@ from flixtrail.commands.workers import addresses
 from flixtrail.local import services
 from history_worker.dead_letters import dead_letters
 from history_worker.moving import AWAY
+from history_worker.retention import GRACE, first_id
 from tests.conftest import Demo
 from tests.demo import ROOT, environment, program
 from tests.fakes import an_event, ids
 from tests.faults.broker import frozen
 from tests.waiting import until
-from view_events.event import TASK, VERSION, ViewEvent, encode
+from view_events.event import RETENTION, TASK, VERSION, ViewEvent, encode
 from view_events.topology import ALONE, DEAD_LETTERS, HISTORY
 
 pytestmark = pytest.mark.rabbitmq
@@ -213,6 +215,24 @@ def test_poison_is_dead_lettered_with_its_reason_and_what_came_with_it_is_stored
 
 
 # -- killers ----------------------------------------------------------------------------------------------
+
+
+def test_an_id_older_than_what_is_kept_is_dead_lettered_and_what_came_with_it_is_stored(
+    demo: Demo, database: psycopg.Connection
+) -> None:
+    """It may have been stored and detached since then: stored anew, it would count twice."""
+    edge = datetime.now(UTC) - RETENTION - GRACE
+    old = an_event(event_id=first_id(edge - timedelta(seconds=1)))
+    good = [an_event(), an_event(event_id=first_id(edge + timedelta(minutes=1)))]
+    publish(demo, [a_batch(good[0], old, good[1])])
+    dead_are(demo, 1)
+    all_stored(database, good)
+    assert stored(database, [old]) == 0
+    (letter,) = dead(demo)
+    assert (letter["reason"], letter["event_ids"]) == ("too-old", ids([old]))
+    demo.cli("dead", "redrive", "--all")
+    until(lambda: reasons(demo)["too-old"] == 1, what="it to be refused again")
+    assert stored(database, [old]) == 0
 
 
 def test_what_kills_a_child_takes_nothing_with_it(demo: Demo, database: psycopg.Connection) -> None:

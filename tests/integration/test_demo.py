@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from time import monotonic, time
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import psutil
 import pytest
 
+from history_worker.retention import MONTHS_AHEAD
 from tests.client import Client, a_view
 from tests.conftest import StartDemo, missing, need_rabbitmq
 from tests.demo import ROOT, Demo, environment, program
@@ -100,6 +102,14 @@ def test_tokens_record_and_read(either: Demo) -> None:
     ingest.record([a_view(viewer_id="tokens-alice", position_s=3.0)])
     until(alice.history, 20, what="the view to be stored")
     assert ingest.get("/api/history").status == 403
+
+
+def test_a_start_makes_the_partitions_of_a_year(embedded_demo: Demo) -> None:
+    states = Counter(one["state"] for one in json.loads(embedded_demo.cli("partitions", "--json")))
+    # The table itself takes this month and the next.
+    assert states["ahead"] >= MONTHS_AHEAD - 2
+    assert (states["current"], states["default"]) == (1, 1)
+    assert "nothing is missing" in embedded_demo.cli("partitions", "make")
 
 
 def test_workers_come_and_go(embedded_demo: Demo) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import amqp
@@ -29,9 +30,13 @@ from history_worker.reasons import (
     reason,
     without_past,
 )
-from history_worker.refusals import decode_each, id_of, write_what_can_be
+from history_worker.refusals import decode_each, id_of, without_too_old, write_what_can_be
+from history_worker.retention import GRACE, first_id
 from tests.fakes import an_event, ids
-from view_events.event import TASK, VERSION, UnknownEventVersion, ViewEvent, encode
+from view_events.event import RETENTION, TASK, VERSION, UnknownEventVersion, ViewEvent, encode
+
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
+MS = timedelta(milliseconds=1)
 
 
 class RefusingWriter:
@@ -95,6 +100,26 @@ def test_what_is_no_event_is_refused_and_the_others_go_on() -> None:
     assert [one.event for one in refused] == [{**bad, "position_s": "far"}, 7, None, {**bad, "kind": "seen"}]
     assert {one.reason.kind for one in refused} == {"no-event"}
     assert refused[0].reason.detail == "Expected `float`, got `str` - at `$.position_s`"
+
+
+def test_an_id_older_than_what_is_kept_is_refused_alone() -> None:
+    edge = NOW - RETENTION - GRACE
+    young, at_the_edge, old = (an_event(event_id=first_id(at)) for at in (NOW, edge, edge - MS))
+    batch, refused = without_too_old([old, young, at_the_edge], NOW)
+    assert batch == [young, at_the_edge]
+    assert [(one.text("event_id"), *one.reason) for one in refused] == [
+        (str(old.event_id), "too-old", "its id is older than 430 days")
+    ]
+
+
+def test_what_the_streaming_app_takes_has_a_month_to_be_written() -> None:
+    event = an_event(event_id=first_id(NOW - RETENTION))
+    assert without_too_old([event], NOW + GRACE) == ([event], [])
+    assert without_too_old([event], NOW + GRACE + MS)[0] == []
+
+
+def test_nothing_is_refused_of_nothing() -> None:
+    assert without_too_old([], NOW) == ([], [])
 
 
 def test_a_version_that_is_not_known_refuses_the_whole_message() -> None:

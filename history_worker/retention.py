@@ -1,0 +1,117 @@
+"""How long views are kept, as arithmetic: months, the ids that begin them, and what is past. The clock is handed in.
+
+An id is a UUIDv7: its first 48 bits are its time in milliseconds. So a span of time is a range of ids, and the table
+`view_events` is partitioned by its own key: the key stays unique over all partitions.
+
+    |<------------------------- RETENTION ------------------------->|<- GRACE ->|<- CLOCKS ->|
+   now                        the streaming app refuses older ids --'           |            |
+                                         a worker dead-letters older ids -------'            |
+                                           a partition with nothing younger is detached -----'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+from view_events.event import RETENTION
+
+#: What was accepted may wait before it is written: in an outbox, in the queue, and longest as a dead letter, until
+#: somebody redrives it. An event at the edge of RETENTION (an import) has this long.
+GRACE = timedelta(days=30)
+#: A worker compares with its own clock, and may hold a batch for HOLD_S (20 minutes) after that. By less than this
+#: do the clocks of hosts differ.
+CLOCKS = timedelta(days=1)
+#: Months that are made ahead: a machine that is started once a year has its partitions.
+MONTHS_AHEAD = 12
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Month:
+    """A calendar month in UTC: one partition."""
+
+    year: int
+    month: int
+
+    @classmethod
+    def of(cls, at: datetime) -> Month:
+        utc = at.astimezone(UTC)
+        return cls(utc.year, utc.month)
+
+    def plus(self, months: int) -> Month:
+        years, month = divmod(self.month - 1 + months, 12)
+        return Month(self.year + years, month + 1)
+
+    @property
+    def begin(self) -> UUID:
+        """The smallest id of the month."""
+        return first_id(datetime(self.year, self.month, 1, tzinfo=UTC))
+
+    @property
+    def end(self) -> UUID:
+        """The smallest id after the month."""
+        return self.plus(1).begin
+
+    @property
+    def partition(self) -> str:
+        return f"view_events_{self.year:04}_{self.month:02}"
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """The ids of a partition: from `begin` on, up to and without `end`. None: without a bound on that side."""
+
+    begin: UUID | None
+    end: UUID | None
+
+    def overlaps(self, month: Month) -> bool:
+        return (self.end is None or self.end > month.begin) and (self.begin is None or self.begin < month.end)
+
+
+def first_id(at: datetime) -> UUID:
+    """The smallest id that an event of that time can have: 48 bits of milliseconds, then zeros."""
+    return UUID(int=(at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1) << 80)
+
+
+def oldest_taken(now: datetime) -> UUID:
+    """A worker refuses smaller ids: the rows may be gone, and with them the knowledge that they were counted."""
+    return first_id(now - RETENTION - GRACE)
+
+
+def oldest_kept(now: datetime) -> datetime:
+    """What is older may be detached: no worker takes its ids any more."""
+    return now - RETENTION - GRACE - CLOCKS
+
+
+def missing(existing: Iterable[Range], now: datetime, months_ahead: int = MONTHS_AHEAD) -> list[Month]:
+    """The months that should have a partition and have none, oldest first.
+
+    From the oldest that is kept on, not from now on: what came while a partition was missing lies in the default one.
+    """
+    ranges = tuple(existing)
+    last = Month.of(now).plus(months_ahead)
+    return [month for month in _months(Month.of(oldest_kept(now)), last) if not any(r.overlaps(month) for r in ranges)]
+
+
+def is_past(ids: Range, now: datetime) -> bool:
+    """Whether every id in it is older than what is kept."""
+    return ids.end is not None and ids.end <= first_id(oldest_kept(now))
+
+
+def months_ahead(existing: Iterable[Range], now: datetime) -> int:
+    """How many whole months after this one have a partition, without a gap."""
+    ranges = tuple(existing)
+    month = Month.of(now)
+    ahead = 0
+    while any(r.end is not None and r.overlaps(month.plus(ahead + 1)) for r in ranges):
+        ahead += 1
+    return ahead
+
+
+def _months(first: Month, last: Month) -> Iterator[Month]:
+    month = first
+    while month <= last:
+        yield month
+        month = month.plus(1)
