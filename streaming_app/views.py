@@ -35,14 +35,13 @@ def record() -> Response:
 
     Under `rsgi` no thread waits for that: the answer is left in the request's environment, for later.
     """
-    began = perf_counter()
     later: wsgi.Later | None = request.environ.get(wsgi.LATER)
     found = _record(services().catalogue.knows if later is None or later.may_wait else services().catalogue.at_hand)
     if isinstance(found, Response) and found.status_code == HTTPStatus.UNPROCESSABLE_ENTITY and later:
         later.again = not later.may_wait  # a video that is new, perhaps: the folder has to be looked at
     if isinstance(found, Response):
         return found
-    answer = Answer(found, services().publisher.submit(found), g.trace_id, began)
+    answer = Answer(found, services().publisher.submit(found), g.trace_id, g.began)
     if later is not None:
         later.answer = answer
         return Response(status=HTTPStatus.ACCEPTED)
@@ -71,12 +70,12 @@ class Answer:
         else:
             detail = f"Not recorded: {reason}. Send the same events again with these ids."
             response = problem(503, detail, {"Retry-After": str(RETRY_AFTER_S)}, event_ids=ids)
-        metrics.streaming().record_seconds.observe(perf_counter() - self.began)
-        return answered(response, self.trace_id)
+        return answered(response, self.trace_id, self.began)
 
 
 @blueprint.before_request
 def _begin() -> None:
+    g.began = perf_counter()
     g.trace_id = tracing.trace_id(request.headers.get("traceparent"))
 
 
@@ -84,11 +83,13 @@ def _begin() -> None:
 def _end(response: Response) -> Response:
     later = request.environ.get(wsgi.LATER)
     is_final = "answered" not in g and not (later and (later.again or later.answer))
-    return answered(response, g.trace_id) if is_final else response
+    return answered(response, g.trace_id, g.began) if is_final else response
 
 
-def answered(response: Response, trace_id: str) -> Response:
+def answered(response: Response, trace_id: str, began: float | None = None) -> Response:
     """Count an answer, and say its trace id in it. `rsgi` does so as well for what it answers before Flask."""
+    if began is not None:
+        metrics.streaming().record_seconds.observe(perf_counter() - began)
     metrics.streaming().record_requests.labels(str(response.status_code)).inc()
     response.headers[tracing.HEADER] = trace_id
     return response
