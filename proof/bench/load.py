@@ -100,6 +100,12 @@ class Client:
         return count, self._missing <= 0
 
 
+def get(path: str, headers: dict[str, str]) -> bytes:
+    """A whole GET request, as it goes over the wire."""
+    lines = [f"GET {path} HTTP/1.1", "Host: 127.0.0.1", *(f"{name}: {value}" for name, value in headers.items())]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
 class Run:
     """All clients of a plan, over one epoll."""
 

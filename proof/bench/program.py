@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import signal
 import subprocess
 from collections.abc import Callable
@@ -87,8 +86,3 @@ class Program:
             return psutil.Process(pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
-
-
-def with_environment(part: Part, **more: str) -> Part:
-    """The same part with more in its environment."""
-    return dataclasses.replace(part, environment={**part.environment, **more})

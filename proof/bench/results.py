@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from statistics import median
 
 import msgspec
@@ -22,6 +23,12 @@ def spread(values: list[float]) -> Spread:
     if not values:
         raise ValueError("no values")
     return Spread(median(values), min(values), max(values))
+
+
+def percentile(values: list[float], percent: float) -> float:
+    """The value that so many percent of them do not exceed. Raises IndexError when there is none."""
+    ordered = sorted(values)
+    return ordered[max(0, ceil(len(ordered) * percent / 100) - 1)]
 
 
 class Series(msgspec.Struct, kw_only=True):

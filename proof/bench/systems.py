@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from time import monotonic, sleep
 
 from flixtrail.local import counts, ports, services
 from flixtrail.local.environment import clean
@@ -16,7 +17,7 @@ from flixtrail.local.postgres import HISTORY
 from flixtrail.local.services import WORKER_PROCESSES
 from proof.bench.errors import BenchError
 from proof.bench.nodes import PEERS, Nodes
-from proof.bench.program import ROOT, Program, with_environment
+from proof.bench.program import LOOK_EVERY_S, ROOT, Program
 from proof.bench.rows import Rows
 from streaming_app.auth import Tokens
 from streaming_app.samples import samples
@@ -24,6 +25,8 @@ from streaming_app.settings import StreamingSettings
 
 #: The peers' own environment, since celery-batches needs an older Celery (`make bench` makes it).
 PEERS_PYTHON = ROOT / "var" / "bench" / "venv" / "bin" / "python"
+#: A broker sees at once that a connection was closed.
+GONE_S = 15
 #: As many as ours has.
 WEB_PROCESSES = int(StreamingSettings.model_fields["web_processes"].default)
 WEB_THREADS = int(StreamingSettings.model_fields["web_threads"].default)
@@ -40,14 +43,14 @@ class System:
         self.path = "/noop" if name == NOOP else "/api/views"
         self.port = int(web.environment["PORT"])
         self._nodes = nodes
-        self._database = database
+        self.database = database
         self.web = Program(web, nodes.state)
         self.worker_part = worker
         self.worker = Program(worker, nodes.state) if worker else None
 
     @cached_property
     def rows(self) -> Rows:
-        return Rows(self._nodes.postgres.url(self._database))
+        return Rows(self._nodes.postgres.url(self.database))
 
     @cached_property
     def token(self) -> str:
@@ -75,20 +78,19 @@ class System:
             self.worker.wait(lambda: self._nodes.broker.consumers(self.queue) > 0, "it consumed")
 
     def stop_worker(self) -> None:
-        if self.worker:
-            self.worker.stop()
-            self.worker_gone()
-
-    def worker_gone(self) -> None:
-        """The broker has noticed, and what was held is back in the queue."""
-        deadline_looks = 500
-        while self._nodes.broker.consumers(self.queue) and deadline_looks:
-            deadline_looks -= 1
+        """Returns when the broker has noticed: what was held is back in the queue."""
+        if self.worker is None:
+            return
+        self.worker.stop()
+        deadline = monotonic() + GONE_S
+        while self._nodes.broker.consumers(self.queue):
+            if monotonic() > deadline:
+                raise BenchError(f"The worker of {self.name} has ended, and RabbitMQ still has a consumer of it.")
+            sleep(LOOK_EVERY_S)
 
     def stop(self) -> None:
         self.web.stop()
-        if self.worker:
-            self.worker.stop()
+        self.stop_worker()
 
     def groups(self) -> dict[str, list[Program]]:
         """Whose CPU seconds are counted."""
@@ -184,9 +186,13 @@ class Systems:
         argv[argv.index("-c") + 1] = str(processes)
         return Program(dataclasses.replace(part, argv=tuple(argv)), self.nodes.state)
 
+    def history_api_answers(self) -> bool:
+        return ports.answers(self._ports["history_api"])
+
     def history_api(self, database: str) -> Program:
+        """What the streaming app asks for a page, over one database."""
         part = services.history_api(self.nodes.state, self.addresses(OURS, database))
-        return Program(with_environment(part), self.nodes.state)
+        return Program(part, self.nodes.state)
 
 
 def python_of(name: str) -> str:

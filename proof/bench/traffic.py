@@ -75,6 +75,11 @@ def dealt(bodies_of_all: list[list[Event]], clients: int) -> list[list[list[Even
     return [bodies_of_all[client::clients] for client in range(clients)]
 
 
+def received(event: Event) -> str:
+    """The event as a worker gets it: with the time at which it was received."""
+    return f'{event.json[:-1]},"received_at":"{datetime.now(UTC).isoformat()}"}}'
+
+
 def request(path: str, token: str, events: list[Event]) -> bytes:
     """A whole HTTP request, as it goes over the wire. One event is an object, several are an array."""
     content = events[0].json if len(events) == 1 else "[" + ",".join(event.json for event in events) + "]"

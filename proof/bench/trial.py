@@ -34,9 +34,9 @@ class Trial:
         series.add(self.rate, cpu.per_event_us(self.cpu_s, self.events))
 
 
-def batches(system: System, events: int) -> Trial:
-    """Bodies of BODY_EVENTS over UPLOADERS connections."""
-    return _through(system, traffic.dealt(traffic.bodies(events, BODY_EVENTS), UPLOADERS))
+def batches(system: System, events: int, *, into_empty: bool = True) -> Trial:
+    """Bodies of BODY_EVENTS over UPLOADERS connections; into tables that are emptied before, or as they are."""
+    return _through(system, traffic.dealt(traffic.bodies(events, BODY_EVENTS), UPLOADERS), into_empty=into_empty)
 
 
 def singles(system: System, events: int) -> Trial:
@@ -66,14 +66,17 @@ def verify(system: System, events: int) -> None:
         system.rows.counted_once()
 
 
-def _through(system: System, clients: list[list[list[traffic.Event]]]) -> Trial:
+def _through(system: System, clients: list[list[list[traffic.Event]]], *, into_empty: bool = True) -> Trial:
     ids = ids_of(clients)
-    system.rows.clear()
+    if into_empty:
+        system.rows.clear()
+    else:
+        system.rows.settle()
     groups = system.groups()
     before = cpu.seconds(groups)
     outcome = post(system, clients)
     ended = outcome.ended if system.name == NOOP else system.rows.wait(ids).last
     used = cpu.used(before, cpu.seconds(groups))
-    if system.name != NOOP:
+    if system.name != NOOP and into_empty:
         verify(system, len(ids))
     return Trial(len(ids), ended - outcome.began, {**used, "load": outcome.cpu_s})

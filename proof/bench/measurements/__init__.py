@@ -32,13 +32,27 @@ Measure = Callable[["Systems", Plan], list[Figure]]
 
 def table_of() -> dict[str, Measure]:
     """Which measurement gives which figure, in the order of the table."""
-    from proof.bench.measurements import backlog, ingest, single_views
+    from proof.bench.measurements import (
+        draining,
+        full_history,
+        ingest,
+        latency,
+        memory,
+        scaling,
+        single_views,
+        video_ranges,
+    )
 
     return {
         "P1": ingest.measure,
         "P1b": ingest.measure,
         "P2": single_views.measure,
         "P2b": single_views.measure,
-        "P3": backlog.measure,
-        "P3b": backlog.measure,
+        "P3": draining.measure,
+        "P3b": draining.measure,
+        "P4": latency.measure,
+        "P5": video_ranges.measure,
+        "P6": scaling.measure,
+        "P7": full_history.measure,
+        "P8": memory.measure,
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from datetime import UTC, datetime
 
 from flixtrail.local.environment import clean
 from flixtrail.local.postgres import HISTORY
@@ -64,8 +63,7 @@ def _bare(systems: Systems, events: int) -> Trial:
     ours = systems[OURS]
     ours.rows.clear()
     bodies = traffic.bodies(events, BODY_EVENTS)
-    received = f',"received_at":"{datetime.now(UTC).isoformat()}"}}'
-    lines = ["[" + ",".join(event.json[:-1] + received for event in body) + "]" for body in bodies]
+    lines = [f"[{','.join(map(traffic.received, body))}]" for body in bodies]
     argv = [sys.executable, "-m", "proof.bench.peers.bare_postgres"]
     environment = clean(DATABASE_URL=systems.nodes.postgres.url(HISTORY))
     writers = [

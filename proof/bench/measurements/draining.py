@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
-from time import monotonic, sleep, time
+from collections.abc import Callable
+from time import time
 
 from flixtrail.local.environment import clean
-from proof.bench import cpu, traffic, trial
-from proof.bench.errors import BenchError, Lost
+from proof.bench import backlog, cpu, traffic, trial
+from proof.bench.errors import BenchError
 from proof.bench.measurements import Plan
 from proof.bench.program import ROOT
 from proof.bench.results import Figure, Series, divided
 from proof.bench.systems import ACTORS, BATCHES, OURS, USUAL, System, Systems, python_of
 from proof.bench.trial import CLIENTS, Trial
-from view_events import event, topology
 
 EVENTS, PEER_EVENTS = 100_000, 10_000
 ACKER = "a consumer that only acks"
-#: Until what was published stands in the queue's count.
-COUNTED_S = 30
 
 
 def measure(systems: Systems, plan: Plan) -> list[Figure]:
@@ -102,47 +98,7 @@ def _of_tasks(systems: Systems, system: System, events: int) -> Trial:
     """Tasks of one event each, from a producer that only fills the queue."""
     system.stop_worker()
     system.rows.clear()
-    return _drained(system, _fill(systems, system, events), systems)
-
-
-def _fill(systems: Systems, system: System, events: int) -> list[str]:
-    broker = systems.nodes.broker
-    ours = system.queue == topology.HISTORY.name
-    if not broker.exists(system.queue):
-        system.start_worker()  # it declares its queue
-        system.stop_worker()
-    broker.purge(system.queue)
-    received = f',"received_at":"{datetime.now(UTC).isoformat()}"}}'
-    playbacks = traffic.bodies(events, traffic.EVENTS_OF_A_PLAYBACK)
-    views = [view for playback in playbacks for view in playback]
-    # Ours takes a list of events, the others one.
-    opened, closed = ("[[", "]]") if ours else ("[", "]")
-    lines = [f"{opened}{view.json[:-1]}{received}{closed}" for view in views]
-    if ours:
-        where = (topology.VIEWS.name, topology.routing_key(["progress"]), event.TASK)
-    else:
-        where = ("", system.queue, f"{system.queue}.record")
-    _produce(systems, lines, where)
-    deadline = monotonic() + COUNTED_S
-    while broker.ready(system.queue) < len(views):
-        if monotonic() > deadline:
-            raise Lost(f"Of {len(views):,} tasks for {system.name}, {broker.ready(system.queue):,} are in the queue.")
-        sleep(0.05)
-    return [view.event_id for view in views]
-
-
-def _produce(systems: Systems, lines: Iterable[str], where: tuple[str, str, str]) -> None:
-    done = subprocess.run(  # noqa: S603
-        [python_of(USUAL), "-m", "proof.bench.peers.producer", *where],
-        input="\n".join([*lines, ""]),
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env=clean(AMQP_URL=systems.nodes.broker_url),
-    )
-    if done.returncode:
-        raise BenchError(f"The producer of a backlog failed:\n{done.stderr[-2000:]}")
+    return _drained(system, backlog.of_events(systems, system, events), systems)
 
 
 def _drained(system: System, ids: list[str], systems: Systems) -> Trial:
@@ -163,7 +119,7 @@ def _drained(system: System, ids: list[str], systems: Systems) -> Trial:
 def _only_acked(systems: Systems, events: int) -> Trial:
     usual = systems[USUAL]
     usual.stop_worker()
-    _fill(systems, usual, events)
+    backlog.of_events(systems, usual, events)
     done = subprocess.run(  # noqa: S603
         [python_of(USUAL), "-m", "proof.bench.peers.bare_consumer", usual.queue, str(events)],
         capture_output=True,
