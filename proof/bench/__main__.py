@@ -29,7 +29,7 @@ from proof.bench.systems import Systems
 FOLDER = Path("var") / "bench"
 RESULTS = "results.json"
 ROUNDS, QUICK_ROUNDS = 5, 3
-QUICK_SHARE = 0.4
+QUICK_SHARE = 0.25
 
 HELP = """Measure how fast Flixtrail is, beside other ways of doing the same.
 

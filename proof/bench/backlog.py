@@ -54,6 +54,7 @@ def _produce(systems: Systems, lines: Sequence[str], exchange: str, routing_key:
         text=True,
         check=False,
         cwd=ROOT,
+        start_new_session=True,
         env=clean(AMQP_URL=systems.nodes.broker_url),
     )
     if done.returncode:

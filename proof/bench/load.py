@@ -175,7 +175,11 @@ class Generator:
 
     def __init__(self, plan: Plan) -> None:
         self._process: subprocess.Popen[Any] = subprocess.Popen(
-            [sys.executable, "-m", "proof.bench.load"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
+            [sys.executable, "-m", "proof.bench.load"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            start_new_session=True,  # Ctrl-C is for the bench, which ends this one
         )
         self._plan = msgspec.msgpack.encode(plan)
 

@@ -13,7 +13,7 @@ from proof.bench.program import ROOT
 from proof.bench.results import Figure, Limit, Ratio, Results
 
 PAGE = ROOT / "docs" / "benchmarks.md"
-PICTURES = ROOT / "docs" / "pictures"
+PICTURES = ROOT / "docs" / "pictures" / "bench"
 MARKS = {True: "reached", False: "**missed**", None: ""}
 
 INTRODUCTION = """\
@@ -33,18 +33,15 @@ derive anything, which is to their advantage. Load generator, servers and worker
 
 
 def write(results: Path) -> Path:
-    """The page, and beside the others the pictures that it shows."""
+    """The page, and the pictures that it shows."""
     found = msgspec.json.decode(results.read_bytes(), type=Results)
     pictures = {figure.name: results.with_name(f"{figure.name}.svg") for figure in found.figures}
     shown = {name: path for name, path in pictures.items() if path.exists()}
-    for name, path in shown.items():
-        shutil.copyfile(path, PICTURES / picture(name))
+    PICTURES.mkdir(exist_ok=True)
+    for path in shown.values():
+        shutil.copyfile(path, PICTURES / path.name)
     PAGE.write_text(render(found, shown))
     return PAGE.relative_to(ROOT)
-
-
-def picture(name: str) -> str:
-    return f"bench-{name}.svg"
 
 
 def render(results: Results, shown: Iterable[str] = ()) -> str:
@@ -81,7 +78,7 @@ def _section(figure: Figure, *, with_picture: bool) -> Iterator[str]:
         yield f"Skipped: {figure.skipped}\n"
         return
     if with_picture:
-        yield f"![{figure.name}, {figure.title}: medians with their spread](pictures/{picture(figure.name)})\n"
+        yield f"![{figure.name}, {figure.title}: medians with their spread](pictures/bench/{figure.name}.svg)\n"
     yield "|  | median (lowest–highest) |  | events a round | CPU µs an event |"  # noqa: RUF001
     yield "| --- | --- | --- | --- | --- |"
     for one in figure.series:

@@ -17,13 +17,15 @@ from proof.bench.systems import ACTORS, BATCHES, OURS, USUAL, System, Systems, p
 from proof.bench.trial import CLIENTS, Trial
 
 EVENTS, PEER_EVENTS = 100_000, 10_000
+#: A round; 100,000 in five of them.
+TASKS = 20_000
 ACKER = "a consumer that only acks"
 
 
 def measure(systems: Systems, plan: Plan) -> list[Figure]:
     backlogs: dict[str, Callable[[], Trial]] = {}
     ours, usual = systems[OURS], systems[USUAL]
-    sizes = {"P3": plan.size(EVENTS), "P3b": plan.size(EVENTS), "peers": plan.size(PEER_EVENTS, 4_000)}
+    sizes = {"P3": plan.size(EVENTS), "P3b": plan.size(TASKS), "peers": plan.size(PEER_EVENTS, 4_000)}
     tasks = f"{OURS}, a task an event"
     if "P3" in plan.wanted:
         backlogs[OURS] = lambda: _of_posts(systems, sizes["P3"])

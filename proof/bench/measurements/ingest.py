@@ -17,8 +17,9 @@ from proof.bench.systems import ACTORS, BATCHES, OURS, USUAL, Systems
 from proof.bench.trial import BODY_EVENTS, Trial
 
 #: Enough for about four seconds each.
-EVENTS, USUAL_EVENTS = 200_000, 2_000
-BATCHES_EVENTS = 4_000
+EVENTS = 200_000
+#: A body for each connection.
+PEER_EVENTS = 4_000
 CONNECTIONS = 2
 HOW = (
     f"Eight connections post bodies of {BODY_EVENTS} events (fifty playbacks of ten) with an ingest token. Events / "
@@ -27,9 +28,9 @@ HOW = (
 
 
 def measure(systems: Systems, plan: Plan) -> list[Figure]:
-    sizes = {OURS: plan.size(EVENTS, 100_000), USUAL: USUAL_EVENTS}
+    sizes = {OURS: plan.size(EVENTS, 100_000), USUAL: PEER_EVENTS}
     if plan.peers:
-        sizes |= {BATCHES: BATCHES_EVENTS, ACTORS: USUAL_EVENTS}
+        sizes |= {BATCHES: 2 * PEER_EVENTS, ACTORS: PEER_EVENTS}
     series = {name: Series(name=name, unit="events/s") for name in sizes}
     bare = Series(name="PostgreSQL alone", unit="events/s")
     with systems.running(*sizes) as running:
@@ -68,7 +69,13 @@ def _bare(systems: Systems, events: int) -> Trial:
     environment = clean(DATABASE_URL=systems.nodes.postgres.url(HISTORY))
     writers = [
         subprocess.Popen(  # noqa: S603
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=environment,
+            start_new_session=True,
         )
         for _ in range(CONNECTIONS)
     ]
