@@ -26,6 +26,7 @@ from proof.bench.plots import draw
 from proof.bench.results import Figure, Results
 from proof.bench.systems import Systems
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FOLDER = Path("var") / "bench"
 RESULTS = "results.json"
 ROUNDS, QUICK_ROUNDS = 5, 3
@@ -80,7 +81,7 @@ def main(context: click.Context, only: str, rounds: int, share: float, *, quick:
         peers="P9" in wanted,
     )
     console = Console(highlight=False)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING:
         signal.signal(number, _interrupt)
     try:
         results = _measure(plan, console, quick=quick)
@@ -162,6 +163,9 @@ def _command(plan: Plan, *, quick: bool) -> str:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """The first one ends the run; the others must not end it while it stops what it has started."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
