@@ -43,6 +43,7 @@ that was sent is in the table.
   make bench               everything, in less than half an hour
   QUICK=1 make bench       P1 to P3 in a few minutes; fails far below proof/bench/recorded.json
   ONLY=P1,P4 make bench    only these
+  RECORD=1 make bench      keep the ratios in proof/bench/recorded.json
   python -m proof.bench page   write docs/benchmarks.md from var/bench/results.json
 
 \b
@@ -66,7 +67,10 @@ Results: var/bench/results.json, var/bench/*.svg; logs: var/bench/state/log.
     "--share", default=0.0, type=click.FloatRange(0, 1), help="Of the full number of events; 0: as it should."
 )
 @click.option(
-    "--record", is_flag=True, help="Keep the ratios in proof/bench/recorded.json: what quick runs are held to."
+    "--record",
+    envvar="RECORD",
+    is_flag=True,
+    help="Keep the ratios in proof/bench/recorded.json: what quick runs are held to.",
 )
 @click.pass_context
 def main(context: click.Context, only: str, rounds: int, share: float, *, quick: bool, record: bool) -> None:

@@ -42,7 +42,8 @@ def _bars(figure: dict[str, Any], path: Path) -> None:
 
     from matplotlib import pyplot as plt
 
-    series = figure["series"]
+    # One axis has one unit; the page has the others.
+    series = [one for one in figure["series"] if one["unit"] == figure["series"][0]["unit"]]
     names = [one["name"] for one in series]
     middles = [median(one["values"]) for one in series]
     low = [middle - min(one["values"]) for middle, one in zip(middles, series, strict=True)]

@@ -75,8 +75,13 @@ def _through(system: System, clients: list[list[list[traffic.Event]]], *, into_e
     groups = system.groups()
     before = cpu.seconds(groups)
     outcome = post(system, clients)
-    ended = outcome.ended if system.name == NOOP else system.rows.wait(ids).last
-    used = cpu.used(before, cpu.seconds(groups))
-    if system.name != NOOP and into_empty:
-        verify(system, len(ids))
+    ended = outcome.ended
+    if system.name == NOOP:
+        used = cpu.used(before, cpu.seconds(groups))
+    else:
+        system.rows.wait(ids)
+        used = cpu.used(before, cpu.seconds(groups))
+        ended = system.rows.arrived(ids).last
+        if into_empty:
+            verify(system, len(ids))
     return Trial(len(ids), ended - outcome.began, {**used, "load": outcome.cpu_s})

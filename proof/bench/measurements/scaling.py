@@ -55,8 +55,10 @@ def _drain(systems: Systems, url: str, count: int, batches: int) -> Trial:
         groups: dict[str, list[Program]] = {"worker": workers, "postgres": [systems.nodes.postgres_program]}
         before = cpu.seconds(groups)
         backlog.publish(systems, bodies)
-        arrived = ours.rows.wait([event.event_id for body in bodies for event in body])
+        ids = [event.event_id for body in bodies for event in body]
+        ours.rows.wait(ids)
         used = cpu.used(before, cpu.seconds(groups))
+        arrived = ours.rows.arrived(ids)
         trial.verify(ours, len(bodies) * BATCH_EVENTS)
     finally:
         for worker in workers:

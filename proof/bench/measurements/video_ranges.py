@@ -22,11 +22,9 @@ from proof.bench.systems import OURS, WEB_PROCESSES, Systems
 CLIENTS, RANGE_BYTES, FILE_BYTES = 8, 2 * 1024 * 1024, 256 * 1024 * 1024
 RANGES = 1_600
 MEGA = 1_000_000
-FIGURE = Figure(
-    name="P5",
-    title="Video bytes without nginx",
-    how="Eight clients read ranges of 2 MiB of one file of 256 MiB, from the streaming app and from nginx (sendfile, "
-    "as many processes), both without a proxy between.",
+HOW = (
+    "Eight clients read ranges of 2 MiB of one file of 256 MiB, from the streaming app and from nginx (sendfile, "
+    "as many processes), both without a proxy between."
 )
 CONFIGURATION = """\
 {user}worker_processes {processes}; daemon off; pid {folder}/nginx.pid; error_log stderr warn;
@@ -41,12 +39,12 @@ http {{
 
 
 def measure(systems: Systems, plan: Plan) -> list[Figure]:
-    program = _nginx()
+    figure, program = Figure(name="P5", title="Video bytes without nginx", how=HOW), _nginx()
     if program is None:
         if os.environ.get("REQUIRE_ALL") == "1":
             raise BenchError("REQUIRE_ALL=1, and there is no nginx: apt install nginx-light")
-        FIGURE.skipped = "no nginx on this machine"
-        return [FIGURE]
+        figure.skipped = "no nginx on this machine"
+        return [figure]
     video = _make_video(systems.videos)
     ours, port = systems[OURS], ports.keep(systems.nodes.state, ("nginx",))["nginx"]
     nginx = _server(systems, program, port)
@@ -73,9 +71,9 @@ def measure(systems: Systems, plan: Plan) -> list[Figure]:
         nginx.stop()
         ours.stop()
         video.unlink()
-    FIGURE.series = [*series.values()]
-    FIGURE.ratios = [divided(series[OURS], series["nginx"], at_least=0.5)]
-    return [FIGURE]
+    figure.series = [*series.values()]
+    figure.ratios = [divided(series[OURS], series["nginx"], at_least=0.5)]
+    return [figure]
 
 
 def _read(port: int, path: str, ranges: int) -> Outcome:
