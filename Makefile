@@ -4,10 +4,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+BENCH := var/bench/venv
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: demo test load chaos lint secrets backup restore pictures screenshots pins help python
+.PHONY: demo test load chaos bench lint secrets backup restore pictures screenshots pins help python
 # One after another: two of them must not build the same .venv.
 .NOTPARALLEL:
 
@@ -22,6 +23,9 @@ load: $(VENV)/.dev $(VENV)/.package  ## load the running demo, and fail when a v
 
 chaos: $(VENV)/.dev $(VENV)/.package  ## kill everything while views flow; fail when one is lost  [SEED MINUTES FAULTS BROKER_IMAGE]
 	@$(BIN)/python -m proof.chaos
+
+bench: $(VENV)/.dev $(VENV)/.package $(BENCH)/.done  ## measure beside other ways of doing the same  [QUICK=1 ONLY=P1,P2]
+	@$(BIN)/python -m proof.bench
 
 lint: $(VENV)/.dev $(VENV)/.package  ## check style, format and types
 	@$(BIN)/ruff check
@@ -49,12 +53,14 @@ pins: $(VENV)/.dev  ## write requirements/*.txt anew from pyproject.toml: the ne
 	@$(COMPILE) --extra monitor --extra reload --constraint requirements/app.txt --output-file requirements/reload.txt
 	@$(COMPILE) --extra monitor --extra local --output-file requirements/demo.txt
 	@$(COMPILE) --extra monitor --extra local --group dev --output-file requirements/dev.txt
+	@$(BIN)/uv pip compile --group bench $(PINNED) --output-file requirements/bench.txt
 
 help:  ## show this
 	@awk -F ' *## *' '/^[a-z]+:.*##/ { sub(/:.*/, "", $$1); printf "  make %-11s  %s\n", $$1, $$2 }' Makefile
 
 # --universal: for every Python from 3.11 on and every system. No index: a lock file names no address.
-COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --upgrade --universal --python-version 3.11 \
+COMPILE = $(BIN)/uv pip compile pyproject.toml $(PINNED)
+PINNED = --quiet --upgrade --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-annotate --no-emit-index-url --no-emit-find-links
 
 # -- .venv: a stamp for each step ---------------------------------------------------------------------
@@ -72,6 +78,14 @@ $(VENV)/.dev: requirements/dev.txt $(VENV)/.demo
 	@if [ -e $@ ]; then rm -rf $(VENV) && $(MAKE) --no-print-directory $(VENV)/.demo; fi
 	@echo "adding to $(VENV) what tests and lint need (about half a minute, once)"
 	@$(PIP) install --require-hashes -r $<
+	@touch $@
+
+# The peers of `make bench` and its pictures. celery-batches needs an older Celery, so they have an environment of their own.
+$(BENCH)/.done: requirements/bench.txt | python
+	@echo "making $(BENCH) for make bench (about half a minute, once)"
+	@rm -rf $(BENCH)
+	@$(PYTHON) -m venv $(BENCH)
+	@$(BENCH)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r $<
 	@touch $@
 
 # Flixtrail itself, as it lies here (editable): the program `flixtrail`.

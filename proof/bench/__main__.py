@@ -1,0 +1,177 @@
+"""`python -m proof.bench`: measures, and judges what it measured. `make bench` starts it.
+
+Exit status 1: an event was lost, a server was not set safely, or a quick run fell far behind what was recorded.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from types import FrameType
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from flixtrail.local.errors import DemoError
+from proof.bench import machine, table, verdict
+from proof.bench.errors import BenchError
+from proof.bench.measurements import Plan, table_of
+from proof.bench.nodes import Nodes
+from proof.bench.plots import draw
+from proof.bench.results import Figure, Results
+from proof.bench.systems import Systems
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+FOLDER = Path("var") / "bench"
+RESULTS = "results.json"
+ROUNDS, QUICK_ROUNDS = 5, 3
+QUICK_SHARE = 0.25
+
+HELP = """Measure how fast Flixtrail is, beside other ways of doing the same.
+
+Starts a RabbitMQ and a PostgreSQL of its own (what is confirmed or committed is on the disk: it looks), the streaming
+app, workers and the peers of proof/bench/peers, and leaves nothing running. Every figure is a ratio of two things that
+were measured in turn in the same run, so that it means something on another machine; every trial sees that each event
+that was sent is in the table.
+
+\b
+  make bench               everything, in less than half an hour
+  QUICK=1 make bench       P1 to P3 in a few minutes; fails far below proof/bench/recorded.json
+  ONLY=P1,P4 make bench    only these
+  RECORD=1 make bench      keep the ratios in proof/bench/recorded.json
+  python -m proof.bench page   write docs/benchmarks.md from var/bench/results.json
+
+\b
+P1  bodies of 500 events         P1b  ... and the database alone
+P2  single events, 64 clients    P2b  ... and a route that does nothing
+P3  one worker drains a backlog  P3b  ... of one event a task
+P4  from accepted to visible     P5   video ranges, beside nginx
+P6  1, 2, 4, 8 workers           P7   with 10,000,000 rows there
+P8  memory over 2,000,000        P9   dramatiq and celery-batches in P1 to P3
+
+\b
+Results: var/bench/results.json, var/bench/*.svg; logs: var/bench/state/log.
+"""
+
+
+@click.group(invoke_without_command=True, help=HELP)
+@click.option("--quick", envvar="QUICK", is_flag=True, help="P1 to P3 with less of everything, and a verdict.")
+@click.option("--only", envvar="ONLY", default="", help="Names of the table, with commas: P1,P2b.")
+@click.option("--rounds", default=0, type=click.IntRange(0, 100), help="How often each is measured; 0: as it should.")
+@click.option(
+    "--share", default=0.0, type=click.FloatRange(0, 1), help="Of the full number of events; 0: as it should."
+)
+@click.option(
+    "--record",
+    envvar="RECORD",
+    is_flag=True,
+    help="Keep the ratios in proof/bench/recorded.json: what quick runs are held to.",
+)
+@click.pass_context
+def main(context: click.Context, only: str, rounds: int, share: float, *, quick: bool, record: bool) -> None:
+    if context.invoked_subcommand:
+        return
+    wanted = _wanted(only, quick=quick)
+    plan = Plan(
+        rounds=rounds or (QUICK_ROUNDS if quick else ROUNDS),
+        share=share or (QUICK_SHARE if quick else 1.0),
+        wanted=wanted,
+        step=lambda _what: None,
+        peers="P9" in wanted,
+    )
+    console = Console(highlight=False)
+    for number in ENDING:
+        signal.signal(number, _interrupt)
+    try:
+        results = _measure(plan, console, quick=quick)
+    except (BenchError, DemoError) as error:
+        raise click.ClickException(str(error)) from None
+    except KeyboardInterrupt:
+        raise click.ClickException("stopped; nothing is left running") from None
+    (FOLDER / RESULTS).write_bytes(msgspec.json.format(msgspec.json.encode(results)))
+    drawn = draw(FOLDER / RESULTS)
+    table.tell(console, results.figures)
+    console.print(f"{FOLDER / RESULTS}, {drawn} pictures beside it; {results.seconds / 60:.1f} min")
+    found = verdict.ratios(results.figures)
+    fallen = verdict.fallen(found, verdict.read()) if quick else []
+    if record:
+        verdict.record(found)
+    for sentence in fallen:
+        click.echo(f"FAILED: {sentence}")
+    click.echo(verdict.last_line(found))
+    sys.exit(1 if fallen else 0)
+
+
+@main.command()
+def page() -> None:
+    """Write docs/benchmarks.md from var/bench/results.json."""
+    from proof.bench.page import write
+
+    click.echo(f"wrote {write(FOLDER / RESULTS)}")
+
+
+def _wanted(only: str, *, quick: bool) -> frozenset[str]:
+    """The names that are to be measured. Raises click.BadParameter for one that is none."""
+    known = table_of()
+    chosen = [name.strip() for name in only.split(",") if name.strip()]
+    names = {known_name.lower(): known_name for known_name in (*known, "P9")}
+    if wrong := [name for name in chosen if name.lower() not in names]:
+        raise click.BadParameter(f"{', '.join(wrong)}: expected some of {', '.join(names.values())}", param_hint="ONLY")
+    if chosen:
+        wanted = {names[name.lower()] for name in chosen}
+        return frozenset(wanted | {"P1", "P2", "P3"} if "P9" in wanted else wanted)
+    return frozenset(verdict.TOLD if quick else names.values())
+
+
+def _measure(plan: Plan, console: Console, *, quick: bool) -> Results:
+    began, clock = datetime.now(UTC), monotonic()
+    figures: list[Figure] = []
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    measures = list(dict.fromkeys(measure for name, measure in table_of().items() if name in plan.wanted))
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("starting RabbitMQ and PostgreSQL", total=len(measures))
+        with Nodes(FOLDER / "state") as nodes:
+            systems = Systems(nodes)
+            versions = machine.versions(nodes)
+            for measure in measures:
+                title = measure.__module__.rpartition(".")[2].replace("_", " ")
+
+                def step(what: str, title: str = title) -> None:
+                    progress.update(task, description=f"{title}: {what}")
+
+                found = measure(systems, msgspec.structs.replace(plan, step=step))
+                figures += [figure for figure in found if figure.name in plan.wanted]
+                progress.advance(task)
+                if not console.is_terminal:
+                    console.print(f"{title}: done after {monotonic() - clock:.0f} s")
+    return Results(
+        command=_command(plan, quick=quick),
+        quick=quick,
+        began=began.isoformat(timespec="seconds"),
+        seconds=round(monotonic() - clock, 1),
+        machine=machine.machine(),
+        versions=versions,
+        figures=figures,
+    )
+
+
+def _command(plan: Plan, *, quick: bool) -> str:
+    everything = frozenset((*table_of(), "P9"))
+    only = "" if quick or plan.wanted == everything else f"ONLY={','.join(sorted(plan.wanted))} "
+    return f"{only}{'QUICK=1 ' if quick else ''}make bench"
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    """The first one ends the run; the others must not end it while it stops what it has started."""
+    for number in ENDING:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

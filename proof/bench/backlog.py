@@ -1,0 +1,61 @@
+"""A backlog: tasks that wait in a queue, put there by a producer that does nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from time import monotonic, sleep
+
+from flixtrail.local.environment import clean
+from proof.bench import traffic
+from proof.bench.errors import BenchError, Lost
+from proof.bench.program import ROOT
+from proof.bench.systems import System, Systems
+from view_events import event, topology
+
+#: Until what was published stands in the queue's count.
+COUNTED_S = 30
+
+
+def of_events(systems: Systems, system: System, events: int) -> list[str]:
+    """A task for every event; returns their ids once all of them wait. No worker may run."""
+    playbacks = traffic.bodies(events, traffic.EVENTS_OF_A_PLAYBACK)
+    views = [view for playback in playbacks for view in playback]
+    broker = systems.nodes.broker
+    if not broker.exists(system.queue):
+        system.start_worker()  # it declares its queue
+        system.stop_worker()
+    broker.purge(system.queue)
+    if system.queue == topology.HISTORY.name:
+        publish(systems, [[view] for view in views])
+    else:
+        lines = [f"[{traffic.received(view)}]" for view in views]
+        _produce(systems, lines, "", system.queue, f"{system.queue}.record")
+    deadline = monotonic() + COUNTED_S
+    while broker.ready(system.queue) < len(views):
+        if monotonic() > deadline:
+            raise Lost(f"Of {len(views):,} tasks for {system.name}, {broker.ready(system.queue):,} are in the queue.")
+        sleep(0.05)
+    return [view.event_id for view in views]
+
+
+def publish(systems: Systems, batches: Sequence[Sequence[traffic.Event]]) -> None:
+    """A task of ours for every batch."""
+    lines = [f"[[{','.join(map(traffic.received, batch))}]]" for batch in batches]
+    _produce(systems, lines, topology.VIEWS.name, topology.routing_key(["progress"]), event.TASK)
+
+
+def _produce(systems: Systems, lines: Sequence[str], exchange: str, routing_key: str, task: str) -> None:
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-m", "proof.bench.peers.producer", exchange, routing_key, task],
+        input="\n".join([*lines, ""]),
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        start_new_session=True,
+        env=clean(AMQP_URL=systems.nodes.broker_url),
+    )
+    if done.returncode:
+        raise BenchError(f"The producer of a backlog failed:\n{done.stderr[-2000:]}")

@@ -1,0 +1,52 @@
+"""What the benchmark asks RabbitMQ itself: who consumes, how much waits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from amqp.exceptions import NotFound
+from kombu import Connection
+
+from view_events import topology
+
+
+class Broker:
+    """One connection, kept open between questions."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = Connection(url, heartbeat=0)
+
+    def declare_topology(self) -> None:
+        """Ours, so that the streaming app finds its queue when no worker has run yet."""
+        with self._connection.channel() as channel:
+            for entity in topology.ENTITIES:
+                entity(channel).declare()
+
+    def consumers(self, queue: str) -> int:
+        return int(self._look(queue).consumer_count) if self.exists(queue) else 0
+
+    def ready(self, queue: str) -> int:
+        """Messages that nobody holds."""
+        return int(self._look(queue).message_count) if self.exists(queue) else 0
+
+    def purge(self, queue: str) -> None:
+        if self.exists(queue):
+            self._connection.default_channel.queue_purge(queue)
+
+    def version(self) -> str:
+        self._connection.ensure_connection(max_retries=3)
+        return str(self._connection.connection.server_properties["version"])
+
+    def close(self) -> None:
+        self._connection.release()
+
+    def exists(self, queue: str) -> bool:
+        with self._connection.channel() as channel:
+            try:
+                channel.queue_declare(queue, passive=True)
+            except NotFound:
+                return False
+        return True
+
+    def _look(self, queue: str) -> Any:
+        return self._connection.default_channel.queue_declare(queue, passive=True)

@@ -1,0 +1,54 @@
+"""What everything ran on: the machine, and the versions of what matters. Names no host and no folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+
+from proof.bench.nodes import Nodes
+from proof.bench.systems import PEERS_PYTHON
+from proof.chaos import versions as found
+
+PEERS_LIBRARIES = ("celery", "celery-batches", "dramatiq")
+ASK = "import json, sys; from importlib.metadata import version; print(json.dumps([version(n) for n in sys.argv[1:]]))"
+
+
+def machine() -> dict[str, str]:
+    """CPU, cores, memory, kernel."""
+    return {
+        "CPU": _cpu_model(),
+        "cores": str(os.cpu_count()),
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "kernel": f"{platform.system()} {platform.release()}",
+    }
+
+
+def versions(nodes: Nodes) -> dict[str, str]:
+    """Servers, libraries, those of the peers, and the commit."""
+    servers = {
+        "RabbitMQ": nodes.broker.version(),
+        "PostgreSQL": nodes.settings(["server_version"])["server_version"].partition(" ")[0],
+    }
+    return {"Flixtrail": found.commit(), **servers, **found.libraries(), "msgspec": version("msgspec"), **_peers()}
+
+
+def _peers() -> dict[str, str]:
+    if not PEERS_PYTHON.exists():
+        return {}
+    told = subprocess.run([str(PEERS_PYTHON), "-c", ASK, *PEERS_LIBRARIES], capture_output=True, text=True, check=True)  # noqa: S603
+    names = ("celery of celery-batches", "celery-batches", "dramatiq")
+    return dict(zip(names, json.loads(told.stdout), strict=True))
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")

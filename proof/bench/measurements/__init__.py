@@ -1,0 +1,58 @@
+"""The measurements, one a file. Each gives the figures of the table that it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from proof.bench.results import Figure
+
+if TYPE_CHECKING:
+    from proof.bench.systems import Systems
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """How much is measured, and who hears of the progress: `step(what)` is called before each piece of work."""
+
+    rounds: int
+    share: float  #: of the full number of events; a quick run takes less
+    wanted: frozenset[str]
+    step: Callable[[str], None]
+    peers: bool  #: whether the peers without a target run as well (P9)
+
+    def size(self, events: int, at_least: int = 1_000) -> int:
+        """So many events of a full run's."""
+        return max(at_least, int(events * self.share))
+
+
+Measure = Callable[["Systems", Plan], list[Figure]]
+
+
+def table_of() -> dict[str, Measure]:
+    """Which measurement gives which figure, in the order of the table."""
+    from proof.bench.measurements import (
+        draining,
+        full_history,
+        ingest,
+        latency,
+        memory,
+        scaling,
+        single_views,
+        video_ranges,
+    )
+
+    return {
+        "P1": ingest.measure,
+        "P1b": ingest.measure,
+        "P2": single_views.measure,
+        "P2b": single_views.measure,
+        "P3": draining.measure,
+        "P3b": draining.measure,
+        "P4": latency.measure,
+        "P5": video_ranges.measure,
+        "P6": scaling.measure,
+        "P7": full_history.measure,
+        "P8": memory.measure,
+    }

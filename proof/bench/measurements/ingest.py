@@ -1,0 +1,110 @@
+"""P1: bodies of 500 events, to committed rows. P1b: against the database alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from flixtrail.local.environment import clean
+from flixtrail.local.postgres import HISTORY
+from proof.bench import cpu, traffic, trial
+from proof.bench.errors import BenchError
+from proof.bench.measurements import Plan
+from proof.bench.program import ROOT
+from proof.bench.results import Figure, Series, divided
+from proof.bench.systems import ACTORS, BATCHES, OURS, USUAL, Systems
+from proof.bench.trial import BODY_EVENTS, Trial
+
+#: Enough for about four seconds each.
+EVENTS = 200_000
+#: A body for each connection.
+PEER_EVENTS = 4_000
+CONNECTIONS = 2
+HOW = (
+    f"Eight connections post bodies of {BODY_EVENTS} events (fifty playbacks of ten) with an ingest token. Events / "
+    "seconds from the first request to the commit of the last row."
+)
+
+
+def measure(systems: Systems, plan: Plan) -> list[Figure]:
+    sizes = {OURS: plan.size(EVENTS, 100_000), USUAL: PEER_EVENTS}
+    if plan.peers:
+        sizes |= {BATCHES: 2 * PEER_EVENTS, ACTORS: PEER_EVENTS}
+    series = {name: Series(name=name, unit="events/s") for name in sizes}
+    bare = Series(name="PostgreSQL alone", unit="events/s")
+    with systems.running(*sizes) as running:
+        for system in running:
+            plan.step(f"{system.name}: warming up")
+            trial.batches(system, BODY_EVENTS * 4)
+        for _ in range(plan.rounds):
+            for system in running:
+                plan.step(system.name)
+                trial.batches(system, sizes[system.name]).note(series[system.name])
+            if "P1b" in plan.wanted:
+                plan.step(bare.name)
+                _bare(systems, sizes[OURS]).note(bare)
+    first = Figure(name="P1", title="Batches of 500 events, to committed rows", how=HOW, series=[*series.values()])
+    first.ratios = [divided(series[OURS], series[USUAL], at_least=100)]
+    first.ratios += [divided(series[OURS], series[name]) for name in sizes if name not in {OURS, USUAL}]
+    second = Figure(
+        name="P1b",
+        title="The same, and the database alone",
+        how=f"The worker's own statement and batches of {BODY_EVENTS} over {CONNECTIONS} connections from as many "
+        "processes: no HTTP, no broker.",
+        series=[series[OURS], bare],
+    )
+    if bare.values:
+        second.ratios = [divided(series[OURS], bare, at_least=0.55)]
+    return [first, second] if bare.values else [first]
+
+
+def _bare(systems: Systems, events: int) -> Trial:
+    """As many events, written by processes of their own that each have their batches before the clock starts."""
+    ours = systems[OURS]
+    ours.rows.clear()
+    bodies = traffic.bodies(events, BODY_EVENTS)
+    lines = [f"[{','.join(map(traffic.received, body))}]" for body in bodies]
+    argv = [sys.executable, "-m", "proof.bench.peers.bare_postgres"]
+    environment = clean(DATABASE_URL=systems.nodes.postgres.url(HISTORY))
+    writers = [
+        subprocess.Popen(  # noqa: S603
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env=environment,
+            start_new_session=True,
+        )
+        for _ in range(CONNECTIONS)
+    ]
+    groups = {"postgres": [systems.nodes.postgres_program]}
+    try:
+        for number, writer in enumerate(writers):
+            part = lines[number::CONNECTIONS]
+            assert writer.stdin, "opened above"  # noqa: S101
+            assert writer.stdout, "opened above"  # noqa: S101
+            writer.stdin.write("\n".join([str(len(part)), *part, ""]))
+            writer.stdin.flush()
+            if writer.stdout.readline() != "ready\n":
+                raise BenchError("The process that writes to PostgreSQL alone did not start.")
+        before = cpu.seconds(groups)
+        told = [json.loads(answer) for answer in _go(writers)]
+    finally:
+        for writer in writers:
+            writer.kill()
+            writer.wait()
+    used = cpu.used(before, cpu.seconds(groups))
+    ours.rows.arrived([event.event_id for body in bodies for event in body])
+    trial.verify(ours, sum(map(len, bodies)))
+    seconds = max(ended for _, ended, _ in told) - min(began for began, _, _ in told)
+    return Trial(sum(map(len, bodies)), seconds, {**used, "worker": sum(cost for *_, cost in told)})
+
+
+def _go(writers: list[subprocess.Popen[str]]) -> list[str]:
+    for writer in writers:
+        assert writer.stdin, "a pipe"  # noqa: S101
+        writer.stdin.write("go\n")
+        writer.stdin.flush()
+    return [writer.communicate()[0] for writer in writers]

@@ -1,0 +1,65 @@
+"""P8: whether memory stays where it is."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import psutil
+
+from proof.bench import trial
+from proof.bench.measurements import Plan
+from proof.bench.program import Program
+from proof.bench.results import Figure, Limit, Series, divided
+from proof.bench.systems import OURS, System, Systems
+
+EVENTS, FIRST_EVENTS = 2_000_000, 100_000
+MEGA = 1_000_000
+MOST_MB, MOST_GROWTH = 150.0, 1.05
+
+
+def measure(systems: Systems, plan: Plan) -> list[Figure]:
+    events = plan.size(EVENTS, 3 * FIRST_EVENTS)
+    kinds = ("web", "worker")
+    early = {kind: Series(name=f"{kind} process, after {FIRST_EVENTS:,}", unit="MB") for kind in kinds}
+    late = {kind: Series(name=f"{kind} process, after {events:,}", unit="MB") for kind in kinds}
+    with systems.running(OURS) as (ours,):
+        before = _send(ours, FIRST_EVENTS)
+        for sent in range(FIRST_EVENTS, events, FIRST_EVENTS):
+            plan.step(f"{sent:,} of {events:,} events")
+            after = _send(ours, FIRST_EVENTS)
+    for kind in kinds:
+        for process, megabytes in before[kind].items():
+            if process not in after[kind]:
+                early[kind].name += " (one of them ended)"
+                continue
+            early[kind].add(megabytes)
+            late[kind].add(after[kind][process])
+    figure = Figure(
+        name="P8",
+        title=f"Memory over {events:,} events",
+        how="Resident memory of each process that serves requests and of each that writes, as P1 goes on. The spread "
+        "is that of the processes.",
+        series=[series for kind in kinds for series in (early[kind], late[kind])],
+        ratios=[divided(late[kind], early[kind], at_most=MOST_GROWTH) for kind in kinds],
+        limits=[
+            Limit(what=f"largest {kind} process", unit="MB", values=[max(late[kind].values)], at_most=MOST_MB)
+            for kind in kinds
+        ],
+    )
+    return [figure]
+
+
+def _send(ours: System, events: int) -> dict[str, dict[int, float]]:
+    """So many events more; then what each process has, in megabytes by its number."""
+    assert ours.worker, "ours has one"  # noqa: S101
+    trial.batches(ours, events)
+    return {"web": _resident(ours.web), "worker": _resident(ours.worker)}
+
+
+def _resident(program: Program) -> dict[int, float]:
+    found: dict[int, float] = {}
+    parent, *children = program.processes()
+    for process in children or [parent]:
+        with suppress(psutil.NoSuchProcess):
+            found[process.pid] = process.memory_info().rss / MEGA
+    return found

@@ -1,0 +1,130 @@
+"""The private RabbitMQ and PostgreSQL of a benchmark: their own ports and folders, new ones for every run."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from time import sleep
+from typing import Self
+
+import psycopg
+
+from flixtrail.local import leftovers, services
+from flixtrail.local.environment import clean
+from flixtrail.local.installed import HOW_TO_INSTALL, is_installed
+from flixtrail.local.postgres import HISTORY, Postgres
+from flixtrail.local.rabbitmq import RabbitMQ
+from flixtrail.local.state import State
+from proof.bench.broker import Broker
+from proof.bench.errors import BenchError, NotSafe
+from proof.bench.program import ROOT, Program
+
+#: The peers' rows, in the same columns and with the same key as ours, and without anything derived from them.
+PEERS = "peers"
+PEERS_TABLE = """
+CREATE TABLE view_events (
+    event_id uuid PRIMARY KEY, viewer_id text NOT NULL, video_id text NOT NULL, playback_id uuid NOT NULL,
+    kind text NOT NULL, position_s float8 NOT NULL, played_from_s float8, at timestamptz NOT NULL,
+    received_at timestamptz NOT NULL)
+"""
+#: With any of them off, a crash of the machine loses what was committed, and every figure is worth nothing.
+SAFE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
+#: When a row was committed is asked of PostgreSQL itself.
+MORE_SETTINGS = "\ntrack_commit_timestamp = on\n"
+#: The demo's node collects figures four times a second for its live view. Here nobody looks.
+MONITORING = re.compile(r"^(management|collect_statistics).*\n", re.MULTILINE)
+
+
+class Nodes:
+    """Both servers, from their start to their end: use it with `with`. Raises BenchError."""
+
+    broker: Broker
+
+    def __init__(self, folder: Path) -> None:
+        self.state = State(folder)
+        self._started: list[Program] = []
+
+    def __enter__(self) -> Self:
+        if not is_installed():
+            raise BenchError(f"`make bench` needs RabbitMQ on this machine. {HOW_TO_INSTALL}")
+        self.state.make()
+        self._clear()
+        self.state.prepare()
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for program in reversed(self._started):
+            program.stop()
+        self._clear()
+
+    def _clear(self) -> None:
+        """End what is left of this run or of an earlier one that was killed, and remove its data; logs stay."""
+        data = self.state.folder / "postgres"
+        leftovers.end(leftovers.processes(self.state.folder, works_in=data))
+        self.state.forget()
+        for folder in (data, self.state.folder / "rabbitmq", self.state.outbox):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _start(self) -> None:
+        shutil.rmtree(self.state.logs, ignore_errors=True)
+        self.state.prepare()
+        rabbitmq = RabbitMQ(self.state)
+        rabbitmq.configure()
+        configuration = rabbitmq.home / "rabbitmq.conf"
+        configuration.write_text(MONITORING.sub("", configuration.read_text()))
+        (rabbitmq.home / "enabled_plugins").write_text("[].\n")
+        self.postgres = Postgres(self.state)
+        self.postgres.initialise()
+        with (self.postgres.data / "postgresql.conf").open("a") as file:
+            file.write(MORE_SETTINGS)
+        epmd = Program(rabbitmq.epmd_part(), self.state)
+        self.postgres_program = Program(self.postgres.part(), self.state)
+        self.rabbitmq_program = Program(rabbitmq.part(), self.state)
+        for program in (epmd, self.postgres_program, self.rabbitmq_program):
+            self._started.append(program)
+            program.start()
+        self.postgres_program.wait(self.postgres.is_ready, "PostgreSQL took connections")
+        self.postgres.create_databases(learner_mode=False)
+        self._refuse_unsafe()
+        self.create_peers()
+        self.migrate(HISTORY)
+        self.rabbitmq_program.wait(rabbitmq.is_ready, "RabbitMQ took connections")
+        sleep(1)  # it goes on with its own start for a moment
+        self.broker_url = rabbitmq.url
+        self.broker = Broker(rabbitmq.url)
+        self.broker.declare_topology()
+
+    def _refuse_unsafe(self) -> None:
+        for name, value in self.settings(SAFE).items():
+            if value != SAFE[name]:
+                raise NotSafe(f"PostgreSQL has {name} = {value}: set it to {SAFE[name]}, or nothing is measured.")
+
+    def settings(self, names: Mapping[str, str] | list[str]) -> dict[str, str]:
+        """What PostgreSQL says of its settings."""
+        with psycopg.connect(self.postgres.url("postgres")) as connection:
+            query = "SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY(%s)"
+            return dict(connection.execute(query, (list(names),)).fetchall())
+
+    def create_database(self, name: str) -> None:
+        with psycopg.connect(self.postgres.url("postgres"), autocommit=True) as connection:
+            connection.execute(f'CREATE DATABASE "{name}"'.encode())
+
+    def create_peers(self) -> None:
+        self.create_database(PEERS)
+        with psycopg.connect(self.postgres.url(PEERS)) as connection:
+            connection.execute(PEERS_TABLE)
+
+    def migrate(self, database: str) -> None:
+        """Our tables, by our own migrations."""
+        environment = clean(DATABASE_URL=self.postgres.url(database))
+        done = subprocess.run(services.migrations(), env=environment, cwd=ROOT, capture_output=True, text=True)  # noqa: S603, PLW1510
+        if done.returncode:
+            raise BenchError(f"The migrations failed:\n{done.stdout}{done.stderr}")

@@ -1,0 +1,48 @@
+"""The ceiling of one consumer in Python: takes tasks of one event from a queue, and only acknowledges each.
+
+`python -m proof.bench.peers.bare_consumer QUEUE COUNT` prints when the first one came, when the last one was
+acknowledged, and the CPU seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+from kombu import Connection, Consumer, Queue
+
+#: As many as a usual worker with two processes and a multiplier of 64 holds.
+PREFETCH = 128
+SILENCE_S = 10
+
+
+def main() -> None:
+    queue, wanted = sys.argv[1], int(sys.argv[2])
+    seen, began, cpu = 0, 0.0, 0.0
+
+    def take(_body: Any, message: Any) -> None:
+        nonlocal seen, began, cpu
+        if not seen:
+            began, cpu = time.time(), time.process_time()
+        seen += 1
+        message.ack()
+
+    with Connection(os.environ["AMQP_URL"]) as connection:
+        consumer = Consumer(connection, [Queue(queue, no_declare=True)], callbacks=[take], prefetch_count=PREFETCH)
+        with consumer:
+            while seen < wanted:
+                try:
+                    connection.drain_events(timeout=SILENCE_S)
+                except TimeoutError:
+                    sys.exit(f"{seen} of {wanted} messages came")
+        # Until now the last ack may be on its way only; the answer to a question comes after it.
+        connection.default_channel.queue_declare(queue, passive=True)
+        ended = time.time()
+    sys.stdout.write(json.dumps([began, ended, time.process_time() - cpu]) + "\n")
+
+
+if __name__ == "__main__":
+    main()

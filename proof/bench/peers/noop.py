@@ -1,0 +1,44 @@
+"""The ceiling of the web server: a Flask route that reads nothing, on the streaming app's own server and threads.
+
+What is between the two rates is what the streaming app does for a view: authenticate, decode, check, publish, wait for
+the confirm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from flask import Flask, Response
+
+from streaming_app.__main__ import server
+from streaming_app.rsgi import App
+from streaming_app.settings import StreamingSettings
+from view_events.logs import configure
+from view_events.settings import read
+
+ANSWER = b'{"accepted":1}'
+
+
+class NoopApp(App):
+    """The same event loop, the same threads, another Flask application."""
+
+    def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        configure(self._settings)
+        flask = Flask(__name__)
+        flask.extensions["flixtrail"] = None
+        flask.post("/noop")(lambda: Response(ANSWER, 202, mimetype="application/json"))
+        self.adopt(flask, loop)
+
+    def __rsgi_del__(self, _loop: asyncio.AbstractEventLoop) -> None:
+        self._threads.shutdown()
+
+
+def main() -> None:
+    settings = read(StreamingSettings)
+    configure(settings)
+    app = NoopApp(settings)
+    server(settings, settings.host).serve(target_loader=lambda: app, wrap_loader=False)  # type: ignore[arg-type, return-value]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""What a run says in the end: the last line, and whether it fell behind what was recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from proof.bench.results import Figure
+
+RECORDED = Path(__file__).with_name("recorded.json")
+#: What the last line tells, and what is recorded of it.
+TOLD = ("P1", "P1b", "P2", "P2b", "P3")
+GUARDED = ("P1", "P2", "P3")
+#: Another machine, or one that is busy, gives other ratios; a third less is no accident.
+TOLERATED = 0.7
+
+
+def ratios(figures: Iterable[Figure]) -> dict[str, float]:
+    """The first ratio of each figure that has one."""
+    return {figure.name: figure.ratio for figure in figures if figure.ratio is not None}
+
+
+def last_line(found: Mapping[str, float]) -> str:
+    """`bench: P1=120 P1b=0.61 ...`, with `-` for what was not measured."""
+    return "bench: " + " ".join(f"{name}={_short(found.get(name))}" for name in TOLD)
+
+
+def fallen(found: Mapping[str, float], recorded: Mapping[str, float]) -> list[str]:
+    """A sentence for each guarded ratio that is below TOLERATED of what was recorded."""
+    return [
+        f"{name} is {_short(found[name])}, below {TOLERATED:.0%} of the recorded {_short(recorded[name])}"
+        for name in GUARDED
+        if name in found and name in recorded and found[name] < TOLERATED * recorded[name]
+    ]
+
+
+def read() -> dict[str, float]:
+    """What was recorded; {} when nothing was yet."""
+    return msgspec.json.decode(RECORDED.read_bytes(), type=dict[str, float]) if RECORDED.exists() else {}
+
+
+def record(found: Mapping[str, float]) -> None:
+    """Keep the ratios of this run; those that it did not measure stay."""
+    kept = read() | {name: round(found[name], 2) for name in TOLD if name in found}
+    RECORDED.write_bytes(msgspec.json.format(msgspec.json.encode(dict(sorted(kept.items())))) + b"\n")
+
+
+def _short(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.0f}" if ratio >= 100 else f"{ratio:.3g}"  # noqa: PLR2004
