@@ -89,10 +89,10 @@ def main(context: click.Context, only: str, rounds: int, share: float, *, quick:
         signal.signal(number, _interrupt)
     try:
         results = _measure(plan, console, quick=quick)
-    except (BenchError, DemoError) as error:
-        raise click.ClickException(str(error)) from None
-    except KeyboardInterrupt:
-        raise click.ClickException("stopped; nothing is left running") from None
+    except (BenchError, DemoError, KeyboardInterrupt) as error:
+        click.echo(f"FAILED: {str(error) or 'stopped; nothing is left running'}")
+        click.echo(verdict.last_line({}))
+        sys.exit(1)
     (FOLDER / RESULTS).write_bytes(msgspec.json.format(msgspec.json.encode(results)))
     drawn = draw(FOLDER / RESULTS)
     table.tell(console, results.figures)

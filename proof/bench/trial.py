@@ -70,8 +70,6 @@ def _through(system: System, clients: list[list[list[traffic.Event]]], *, into_e
     ids = ids_of(clients)
     if into_empty:
         system.rows.clear()
-    else:
-        system.rows.settle()
     groups = system.groups()
     before = cpu.seconds(groups)
     outcome = post(system, clients)
