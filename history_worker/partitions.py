@@ -25,14 +25,13 @@ from history_worker.retention import (
     MONTHS_AHEAD,
     Month,
     Range,
-    first_id,
     is_past,
     missing,
     oldest_kept,
 )
 from history_worker.tables import SCHEMA_LOCK
 from history_worker.writer import ERASURE_LOCK
-from view_events.event import event_id_time
+from view_events.event import event_id_time, first_id
 
 log = structlog.get_logger(__name__)
 

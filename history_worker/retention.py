@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
-from view_events.event import RETENTION
+from view_events.event import RETENTION, first_id
 
 #: What was accepted may wait before it is written: in an outbox, in the queue, and longest as a dead letter, until
 #: somebody redrives it. An event at the edge of RETENTION (an import) has this long.
@@ -68,11 +68,6 @@ class Range:
 
     def overlaps(self, month: Month) -> bool:
         return (self.end is None or self.end > month.begin) and (self.begin is None or self.begin < month.end)
-
-
-def first_id(at: datetime) -> UUID:
-    """The smallest id that an event of that time can have: 48 bits of milliseconds, then zeros."""
-    return UUID(int=(at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1) << 80)
 
 
 def oldest_taken(now: datetime) -> UUID:

@@ -21,6 +21,7 @@ from history_worker.app import app, settings
 from history_worker.database import connect
 from history_worker.gathering import TOGETHER, Delivery
 from history_worker.holding import hold, hurry
+from history_worker.reasons import one_line
 from history_worker.refusals import dead_letter, decode_each, without_too_old, write_what_can_be
 from history_worker.writer import write
 from view_events import metrics
@@ -77,16 +78,26 @@ def record_together(deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             metrics.worker().deliveries.labels("yes" if delivery.redelivered else "no").inc()
         try:
-            batch = [event for delivery in deliveries for event in decode_message(delivery.body)]
+            batch = events_of(deliveries)
             stored = hold(lambda: write(engine(), batch)) if batch else 0
         except Reject:
             raise
         except Exception as error:  # whatever it is, it is about one of them
-            log.debug("not together", reason=str(error).splitlines()[0])
+            log.debug("not together", reason=one_line(error))
             raise Apart from error
         count(batch, stored, 0, monotonic() - started)
         redelivered = any(delivery.redelivered for delivery in deliveries)
         say_committed(batch, started, stored=stored, refused=0, redelivered=redelivered)
+
+
+def events_of(deliveries: Sequence[Delivery]) -> list[ViewEvent]:
+    """All of them. Raises Apart when one is too old, and what `decode_message` raises."""
+    batch, too_old = without_too_old(
+        [event for delivery in deliveries for event in decode_message(delivery.body)], datetime.now(UTC)
+    )
+    if too_old:
+        raise Apart("an id is too old")
+    return batch
 
 
 def ids(deliveries: Sequence[Delivery]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ class UnknownEventVersion(Exception):
 NO_TRACE = "-"
 
 
-class ViewEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class ViewEvent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One thing that happened in one playback. Checked by the streaming app; stored as one row of `view_events`."""
 
     event_id: UUID  #: UUIDv7; the idempotency key: one id is stored once, the first one wins
@@ -68,6 +68,11 @@ def event_id_time(event_id: UUID) -> datetime | None:
         return datetime.fromtimestamp((event_id.int >> 80) / 1000, UTC)
     except (OverflowError, ValueError):
         return None
+
+
+def first_id(at: datetime) -> UUID:
+    """The smallest id that an event of that time can have: 48 bits of milliseconds, then zeros."""
+    return UUID(int=(at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1) << 80)
 
 
 def encode(events: Sequence[ViewEvent]) -> list[dict[str, Any]]:

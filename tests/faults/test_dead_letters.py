@@ -25,13 +25,13 @@ from flixtrail.commands.workers import addresses
 from flixtrail.local import services
 from history_worker.dead_letters import dead_letters
 from history_worker.moving import AWAY
-from history_worker.retention import GRACE, first_id
+from history_worker.retention import GRACE
 from tests.conftest import Demo
 from tests.demo import ROOT, environment, program
 from tests.fakes import an_event, ids
 from tests.faults.broker import frozen
 from tests.waiting import until
-from view_events.event import RETENTION, TASK, VERSION, ViewEvent, encode
+from view_events.event import RETENTION, TASK, VERSION, ViewEvent, encode, first_id
 from view_events.topology import ALONE, DEAD_LETTERS, HISTORY
 
 pytestmark = pytest.mark.rabbitmq

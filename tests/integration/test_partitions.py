@@ -34,7 +34,7 @@ from history_worker.erasure import erase
 from history_worker.migrations.__main__ import configuration, upgrade
 from history_worker.partitions import DEFAULT, attached, clock, detach, listed, make, past, prune
 from history_worker.queries import history, receipts
-from history_worker.retention import MONTHS_AHEAD, Month, first_id, months_ahead, oldest_kept
+from history_worker.retention import MONTHS_AHEAD, Month, months_ahead, oldest_kept
 from history_worker.roles import ERASER, MIGRATOR, READER, WRITER, RolesSettings, create, grant
 from history_worker.tables import SCHEMA_LOCK, metadata
 from history_worker.writer import write
@@ -42,7 +42,7 @@ from proof.chaos.recompute import playbacks_differ
 from tests.demo import environment, program
 from tests.fakes import an_event
 from tests.waiting import until
-from view_events.event import ViewEvent
+from view_events.event import ViewEvent, first_id
 
 #: For tests in which all that is there now is past.
 LATER = datetime.now(UTC) + timedelta(days=600)

@@ -31,9 +31,9 @@ from history_worker.reasons import (
     without_past,
 )
 from history_worker.refusals import decode_each, id_of, without_too_old, write_what_can_be
-from history_worker.retention import GRACE, first_id
+from history_worker.retention import GRACE
 from tests.fakes import an_event, ids
-from view_events.event import RETENTION, TASK, VERSION, UnknownEventVersion, ViewEvent, encode
+from view_events.event import RETENTION, TASK, VERSION, UnknownEventVersion, ViewEvent, encode, first_id
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 MS = timedelta(milliseconds=1)

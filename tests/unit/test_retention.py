@@ -14,14 +14,13 @@ from history_worker.retention import (
     MONTHS_AHEAD,
     Month,
     Range,
-    first_id,
     is_past,
     missing,
     months_ahead,
     oldest_kept,
     oldest_taken,
 )
-from view_events.event import event_id_time, new_event_id
+from view_events.event import event_id_time, first_id, new_event_id
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 LAST_RANDOM_BITS = (1 << 80) - 1
