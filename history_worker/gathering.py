@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import ref
 
+from billiard.einfo import ExceptionWithTraceback
 from celery.app.trace import fast_trace_task
 from celery.exceptions import Reject, WorkerLostError
 from celery.worker import state
@@ -81,7 +82,7 @@ class Together:
     def _ended(self, result: tuple[bool, Any, float]) -> None:
         """Committed: each is acknowledged. Or the worker stops meanwhile: each goes back. Else each is tried alone."""
         failed, value, _ = result
-        if failed and not isinstance(value.exception, Reject):
+        if failed and not isinstance(error_of(value), Reject):
             self._each_alone()
             return
         for request in self._requests:
@@ -89,7 +90,7 @@ class Together:
 
     def _failed(self, info: Any) -> None:
         """The process died: what it held goes back, and the broker counts."""
-        if not isinstance(info.exception, WorkerLostError | SystemExit | KeyboardInterrupt):
+        if not isinstance(error_of(info), WorkerLostError | SystemExit | KeyboardInterrupt):
             self._each_alone()
             return
         for request in self._requests:
@@ -100,6 +101,12 @@ class Together:
             # It waits again. Celery takes what is active for what a process works on.
             state.active_requests.discard(request)
             self._apart(request)
+
+
+def error_of(info: Any) -> BaseException:
+    """What a process raised, or died of: billiard wraps it to carry its traceback."""
+    error: BaseException = info.exception
+    return error.exc if isinstance(error, ExceptionWithTraceback) else error
 
 
 class Gathering:

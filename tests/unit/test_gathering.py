@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
 from celery.exceptions import Reject
 from kombu.asynchronous.semaphore import LaxBoundedSemaphore
@@ -98,7 +99,15 @@ def gather(pool: Pool) -> Gathering:
 
 
 def failed(error: Exception) -> tuple[int, Any, float]:
-    return 1, SimpleNamespace(exception=error), 0.1
+    return 1, wrapped(error), 0.1
+
+
+def wrapped(error: Exception) -> ExceptionInfo:
+    """As it comes from a process of the pool."""
+    try:
+        raise error  # noqa: TRY301
+    except Exception:  # noqa: BLE001
+        return ExceptionInfo()
 
 
 def test_the_first_goes_at_once_and_what_comes_meanwhile_goes_together(pool: Pool, gather: Gathering) -> None:
@@ -176,7 +185,7 @@ def test_a_process_that_dies_takes_each_of_its_messages_with_it(pool: Pool, gath
     for one in requests:
         gather(one)
     pool.end()
-    pool.jobs[0].error_callback(SimpleNamespace(exception=WorkerLostError("signal 9")))
+    pool.jobs[0].error_callback(wrapped(WorkerLostError("signal 9")))
     assert [one.ends[-1] for one in requests] == ["acknowledged", "lost", "lost"]
 
 

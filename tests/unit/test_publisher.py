@@ -67,12 +67,12 @@ def test_a_message_carries_at_most_a_batch_and_never_splits_a_request(start: Sta
     link.gate.clear()
     publisher.submit([an_event()])
     assert link.sending.wait(5)
-    futures = [publisher.submit([an_event() for _ in range(size)]) for size in (300, 300, 1000, 1)]
+    futures = [publisher.submit([an_event() for _ in range(size)]) for size in (600, 600, 1000, 1)]
     link.gate.set()
     for future in futures:
         future.result(timeout=5)
-    assert [len(message) for message in link.messages] == [1, 300, 300, 1000, 1]
-    assert BATCH_EVENTS == 500
+    assert [len(message) for message in link.messages] == [1, 600, 600, 1000, 1]
+    assert BATCH_EVENTS == 1_000
 
 
 def test_a_request_that_waits_past_its_deadline_is_stored_in_the_outbox(start: Start, outbox: Outbox) -> None:
@@ -109,7 +109,7 @@ def test_the_outbox_is_sent_oldest_first_once_the_broker_confirms_again(start: S
     link.away = False
     until(lambda: not outbox.events, what="the outbox to be empty")
     assert ids(link.events) == ids(events)
-    assert [len(message) for message in link.messages] == [500, 500, 200]
+    assert [len(message) for message in link.messages] == [1_000, 200]
     until(lambda: publisher.connected, what="the breaker to close")
 
 
