@@ -15,6 +15,7 @@ from celery.worker.consumer.tasks import Tasks
 from celery.worker.state import maybe_shutdown
 
 from history_worker.alone import Alone
+from history_worker.app import settings
 from history_worker.gathering import Gathering
 from history_worker.patience import Patience
 from history_worker.pulse import PULSE, Heart
@@ -85,7 +86,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
     _connected_at = float("-inf")
 
     def __init__(self, on_task_request: Callable[[Any], None], *args: Any, **options: Any) -> None:
-        super().__init__(Gathering(on_task_request), *args, **options)
+        super().__init__(Gathering(on_task_request, settings.together_bytes), *args, **options)
 
     def connect(self) -> Any:
         """Open the connection that tasks come over; wait for a broker that is away."""

@@ -25,9 +25,6 @@ from view_events.event import TASK
 
 #: The task that writes what was gathered; no message names it.
 TOGETHER = "history.record_together"
-#: Bytes of messages in one transaction: about 3,000 events. Past this a bigger one gains nothing, and a redelivery
-#: repeats more.
-TOGETHER_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +39,9 @@ class Delivery:
 class Together:
     """Messages for one transaction. To Celery it looks like one request that waits for a free process."""
 
-    def __init__(self, apart: Callable[[Any], None]) -> None:
+    def __init__(self, apart: Callable[[Any], None], max_bytes: int) -> None:
         self._apart = apart
+        self._max_bytes = max_bytes
         self._requests: list[Any] = []
         self._bytes = 0
         self._begun = False
@@ -51,7 +49,7 @@ class Together:
     def add(self, request: Any) -> bool:
         """Whether this still takes it."""
         size = len(request.message.body)
-        if self._begun or (self._requests and self._bytes + size > TOGETHER_BYTES):
+        if self._begun or (self._requests and self._bytes + size > self._max_bytes):
             return False
         self._requests.append(request)
         self._bytes += size
@@ -112,8 +110,9 @@ def error_of(info: Any) -> BaseException:
 class Gathering:
     """Stands between Celery's strategy, which makes a request of a message, and the pool."""
 
-    def __init__(self, hand_on: Callable[[Any], None]) -> None:
+    def __init__(self, hand_on: Callable[[Any], None], max_bytes: int) -> None:
         self._hand_on = hand_on
+        self._max_bytes = max_bytes
         #: Only the pool's semaphore holds what waits: whoever clears that (a lost connection, patience.py) has thrown
         #: away what was gathered, too.
         self._open: Callable[[], Together | None] = lambda: None
@@ -132,7 +131,7 @@ class Gathering:
             self._open = self._begin_with(request)
 
     def _begin_with(self, request: Any) -> ref[Together]:
-        together = Together(self._hand_on_alone)
+        together = Together(self._hand_on_alone, self._max_bytes)
         together.add(request)
         self._hand_on(together)
         return ref(together)

@@ -23,6 +23,9 @@ class WorkerSettings(DatabaseSettings):
     #: with empty hands. Shorter than RabbitMQ's `consumer_timeout` (30 minutes by default), after which the broker
     #: would close the worker's channel.
     hold_s: Annotated[float, Field(gt=0)] = 1_200
+    #: Bytes of messages that one transaction writes at the most (history_worker/gathering.py): a megabyte is some 3,000
+    #: events. Past that a bigger one gains nothing, and a redelivery repeats more. 1: each message by itself.
+    together_bytes: Annotated[int, Field(ge=1)] = 1024 * 1024
     #: Where the worker answers /metrics and /healthz. None: nowhere.
     metrics_port: Port | None = None
     metrics_host: str = "127.0.0.1"

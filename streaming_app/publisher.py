@@ -34,7 +34,7 @@ DEADLINE_S = 0.25
 OUTBOX_DEADLINE_S = 1
 #: Events in one message at the most. Past this a bigger batch gains little, and a redelivery repeats more. One request
 #: (up to 1,000 events) is never split.
-BATCH_EVENTS = 1_000
+BATCH_EVENTS = 2_000
 #: From one message to the next, while there is anything to send. What comes meanwhile travels together: a message costs
 #: broker, worker and database a millisecond each, with one event or with fifty. The first after a pause does not wait.
 PACE_S = 0.01

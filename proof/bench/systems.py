@@ -178,13 +178,14 @@ class Systems:
         worker = Part(f"worker-{module}", (python, "-m", *command, *quiet), environment)
         return System(name, self.nodes, web, worker, queue=module, database=PEERS)
 
-    def worker(self, name: str, database_url: str, processes: int) -> Program:
-        """One more history worker, on its own way to the database."""
+    def worker(self, name: str, database_url: str, processes: int, **settings: str) -> Program:
+        """One more history worker, on its own way to the database, with these settings."""
         addresses = dataclasses.replace(self.addresses(OURS), database_url=database_url)
         part = services.worker(self.nodes.state, name, addresses)
         argv = list(part.argv)
         argv[argv.index("-c") + 1] = str(processes)
-        return Program(dataclasses.replace(part, argv=tuple(argv)), self.nodes.state)
+        environment = {**part.environment, **settings}
+        return Program(dataclasses.replace(part, argv=tuple(argv), environment=environment), self.nodes.state)
 
     def history_api_answers(self) -> bool:
         return ports.answers(self._ports["history_api"])

@@ -14,7 +14,6 @@ from celery.exceptions import Reject
 from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 from kombu.message import Message
 
-from history_worker import gathering
 from history_worker.gathering import TOGETHER, Gathering
 from history_worker.reasons import look
 from view_events.event import TASK
@@ -95,7 +94,7 @@ def pool() -> Pool:
 
 @pytest.fixture
 def gather(pool: Pool) -> Gathering:
-    return Gathering(pool.hand_on)
+    return Gathering(pool.hand_on, 1024 * 1024)
 
 
 def failed(error: Exception) -> tuple[int, Any, float]:
@@ -139,8 +138,8 @@ def test_one_that_was_delivered_before_goes_by_itself(pool: Pool, gather: Gather
     assert carried == [["task-0"], ["task-1", "task-3"], ["task-2"]]
 
 
-def test_a_transaction_has_its_limit(pool: Pool, gather: Gathering, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gathering, "TOGETHER_BYTES", 2 * len(request(0).message.body))
+def test_a_transaction_has_its_limit(pool: Pool) -> None:
+    gather = Gathering(pool.hand_on, 2 * len(request(0).message.body))
     for number in range(6):
         gather(request(number))
     sizes = []

@@ -67,12 +67,12 @@ def test_a_message_carries_at_most_a_batch_and_never_splits_a_request(start: Sta
     link.gate.clear()
     publisher.submit([an_event()])
     assert link.sending.wait(5)
-    futures = [publisher.submit([an_event() for _ in range(size)]) for size in (600, 600, 1000, 1)]
+    futures = [publisher.submit([an_event() for _ in range(size)]) for size in (800, 800, 800, 1000, 1)]
     link.gate.set()
     for future in futures:
         future.result(timeout=5)
-    assert [len(message) for message in link.messages] == [1, 600, 600, 1000, 1]
-    assert BATCH_EVENTS == 1_000
+    assert [len(message) for message in link.messages] == [1, 1600, 1801]
+    assert BATCH_EVENTS == 2_000
 
 
 def test_a_request_that_waits_past_its_deadline_is_stored_in_the_outbox(start: Start, outbox: Outbox) -> None:
@@ -102,14 +102,14 @@ def test_after_the_first_deadline_nobody_waits_for_a_broker_that_does_not_confir
 def test_the_outbox_is_sent_oldest_first_once_the_broker_confirms_again(start: Start, outbox: Outbox) -> None:
     link = RecordingLink(away=True)
     publisher = start(link)
-    events = [an_event() for _ in range(1200)]
+    events = [an_event() for _ in range(2400)]
     for event in events:
         publisher.submit([event])
     until(lambda: outbox.events == len(events), what="the outbox to have them")
     link.away = False
     until(lambda: not outbox.events, what="the outbox to be empty")
     assert ids(link.events) == ids(events)
-    assert [len(message) for message in link.messages] == [1_000, 200]
+    assert [len(message) for message in link.messages] == [2_000, 400]
     until(lambda: publisher.connected, what="the breaker to close")
 
 

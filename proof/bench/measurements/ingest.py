@@ -15,6 +15,7 @@ from proof.bench.program import ROOT
 from proof.bench.results import Figure, Series, divided
 from proof.bench.systems import ACTORS, BATCHES, OURS, USUAL, Systems
 from proof.bench.trial import BODY_EVENTS, Trial
+from streaming_app.publisher import BATCH_EVENTS
 
 #: Enough for about four seconds each.
 EVENTS = 200_000
@@ -50,8 +51,8 @@ def measure(systems: Systems, plan: Plan) -> list[Figure]:
     second = Figure(
         name="P1b",
         title="The same, and the database alone",
-        how=f"The worker's own statement and batches of {BODY_EVENTS} over {CONNECTIONS} connections from as many "
-        "processes: no HTTP, no broker.",
+        how=f"The worker's own statement and batches of {BATCH_EVENTS:,}, as large as a message of ours, over "
+        f"{CONNECTIONS} connections from as many processes: no HTTP, no broker.",
         series=[series[OURS], bare],
     )
     if bare.values:
@@ -63,7 +64,7 @@ def _bare(systems: Systems, events: int) -> Trial:
     """As many events, written by processes of their own that each have their batches before the clock starts."""
     ours = systems[OURS]
     ours.rows.clear()
-    bodies = traffic.bodies(events, BODY_EVENTS)
+    bodies = traffic.bodies(events, BATCH_EVENTS)
     lines = [f"[{','.join(map(traffic.received, body))}]" for body in bodies]
     argv = [sys.executable, "-m", "proof.bench.peers.bare_postgres"]
     environment = clean(DATABASE_URL=systems.nodes.postgres.url(HISTORY))

@@ -35,7 +35,8 @@ def measure(systems: Systems, plan: Plan) -> list[Figure]:
         name="P6",
         title=f"Workers side by side, {DELAY_S * 1000:.0f} ms from the database",
         how=f"A proxy adds {DELAY_S * 1000:.0f} ms to every round trip to the database. {BATCHES} tasks of "
-        f"{BATCH_EVENTS} events for each worker (`-c 1`) are published once all of them wait for work. Events / "
+        f"{BATCH_EVENTS} events for each worker (`-c 1`) are published once all of them wait for work, and each is "
+        "written by itself (TOGETHER_BYTES=1). Events / "
         "seconds from the first commit to the last.",
         series=[*series.values()],
         ratios=[divided(series[count], series[1], at_least=7 if count == WORKERS[-1] else None) for count in (8, 2, 4)],
@@ -47,7 +48,11 @@ def _drain(systems: Systems, url: str, count: int, batches: int) -> Trial:
     ours, broker = systems[OURS], systems.nodes.broker
     ours.rows.clear()
     bodies = traffic.bodies(count * batches * BATCH_EVENTS, BATCH_EVENTS)
-    workers = [systems.worker(f"history-worker-{number}", url, processes=1) for number in range(1, count + 1)]
+    workers = [
+        # Each batch by itself: gathered, one worker would write the whole backlog in a few round trips.
+        systems.worker(f"history-worker-{number}", url, processes=1, TOGETHER_BYTES="1")
+        for number in range(1, count + 1)
+    ]
     try:
         for worker in workers:
             worker.start()
