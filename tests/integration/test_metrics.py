@@ -77,7 +77,8 @@ def test_what_was_sent_is_what_the_workers_counted(demo: Demo) -> None:
 
     until(lambda: counted() == dict(zip(before, (203, 3), strict=True)), 20, what="203 new rows and 3 known ones")
     assert of_workers(demo, "flixtrail_deliveries_total") - deliveries == 12
-    assert of_workers(demo, "flixtrail_view_age_seconds_count") - batches == 12
+    # Messages that wait together are written together.
+    assert 1 <= of_workers(demo, "flixtrail_view_age_seconds_count") - batches <= 12
     assert of_workers(demo, "flixtrail_consuming") == of_workers(demo, "flixtrail_database_up") == 2
     assert of_workers(demo, "flixtrail_views_refused_total") >= 0
 
