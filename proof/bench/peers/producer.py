@@ -31,6 +31,8 @@ def main() -> None:
                 properties={"delivery_mode": 2, "correlation_id": task_id},
             )
             channel.basic_publish(prepared, exchange=exchange, routing_key=routing_key)
+        # The channel answers after all that came before. To close the connection at once would lose the last messages.
+        channel.close()
 
 
 if __name__ == "__main__":
