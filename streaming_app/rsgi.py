@@ -92,7 +92,7 @@ class App:
                 )
             if later.answer is not None:
                 await self._bell.ended(later.answer.safe)
-                _send(proto, later.answer.response())
+                proto.response_bytes(*later.answer.reply())
         except Refused as refused:
             answer = problem(refused.status, str(refused))
             if (scope.method, scope.path) == ("POST", views.PATH):

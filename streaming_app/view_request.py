@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from streaming_app.auth import AuthError, Caller
-from view_events.event import RETENTION, Kind, ViewEvent, first_id, new_event_id
+from view_events.event import RETENTION, Kind, ViewEvent, id_ms, new_event_id
 
 #: Events in one request. Bigger uploads gain nothing: the publisher joins requests anyway.
 MAX_EVENTS = 1_000
@@ -125,7 +125,7 @@ def check(
     if not caller.ingest and any(view.viewer_id not in {None, caller.viewer_id} for view in views):
         raise AuthError(403, "`viewer_id` is for ingest tokens: nobody records for another viewer.")
     videos = {video_id for video_id in {view.video_id for view in views} if known(video_id)}
-    earliest, latest = first_id(now - RETENTION).int, first_id(now + MAX_AHEAD).int
+    earliest, latest = id_ms(now - RETENTION), id_ms(now + MAX_AHEAD)
     errors = [
         FieldError(index, field, message)
         for index, view in enumerate(views)
@@ -142,7 +142,7 @@ def check(
 def _faults(
     view: View, caller: Caller, videos: Container[str], earliest: int, latest: int
 ) -> Iterator[tuple[str, str]]:
-    """What the types cannot say: (field, message) for each fault. `earliest`, `latest`: bounds of ids, as numbers."""
+    """What the types cannot say: (field, message) for each fault. `earliest`, `latest`: of ids, milliseconds."""
     if caller.ingest and view.viewer_id is None:
         yield "viewer_id", "Required with an ingest token"
     if view.video_id not in videos:
@@ -158,9 +158,9 @@ def _id_fault(event_id: UUID, earliest: int, latest: int) -> str | None:
     # Version 7, variant 0b10 (RFC 9562). UUID.version says the same, and takes longer than all the rest.
     if (number >> 76 & 0xF, number >> 62 & 0b11) != (UUID_VERSION, 0b10):
         return f"Expected a UUIDv7, got version {event_id.version}"
-    if number >= latest:
+    if number >> 80 >= latest:
         return "Its time is more than 24 hours ahead"
-    if number < earliest:
+    if number >> 80 < earliest:
         return f"Its time is more than {RETENTION.days} days ago"
     return None
 

@@ -14,7 +14,7 @@ from flask import Blueprint, Response, g, request
 
 from streaming_app import tracing, wsgi
 from streaming_app.problems import problem
-from streaming_app.services import services
+from streaming_app.services import Services, services
 from streaming_app.view_request import NotJson, Unprocessable, check, decode
 from view_events import metrics
 from view_events.event import ViewEvent
@@ -36,18 +36,21 @@ def record() -> Response:
     Under `rsgi` no thread waits for that: the answer is left in the request's environment, for later.
     """
     later: wsgi.Later | None = request.environ.get(wsgi.LATER)
-    found = _record(services().catalogue.knows if later is None or later.may_wait else services().catalogue.at_hand)
-    if isinstance(found, Response) and found.status_code == HTTPStatus.UNPROCESSABLE_ENTITY and later:
-        later.again = not later.may_wait  # a video that is new, perhaps: the folder has to be looked at
+    parts = services()
+    may_wait = later is None or later.may_wait
+    found = _record(parts, parts.catalogue.knows if may_wait else parts.catalogue.at_hand)
     if isinstance(found, Response):
+        if later and not may_wait and found.status_code == HTTPStatus.UNPROCESSABLE_ENTITY:
+            later.again = True  # a video that is new, perhaps: the folder has to be looked at
+            return wsgi.UNSENT
         return found
-    answer = Answer(found, services().publisher.submit(found), g.trace_id, g.began)
-    if later is not None:
+    answer = Answer(found, parts.publisher.submit(found), g.trace_id, g.began)
+    if later:
         later.answer = answer
-        return Response(status=HTTPStatus.ACCEPTED)
-    g.answered = True
+        return wsgi.UNSENT
     wait([answer.safe])
-    return answer.response()
+    status, headers, content = answer.reply()
+    return Response(content, status, headers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,18 +62,25 @@ class Answer:
     trace_id: str
     began: float
 
-    def response(self) -> Response:
-        """202 with the ids, or 503 with the same, to send them again."""
+    def reply(self) -> wsgi.Reply:
+        """202 with the ids, or 503 with the same, to send them again. Counted, as it is about to be sent."""
         ids = msgspec.to_builtins([event.event_id for event in self.events])
         reason = self.safe.exception()
-        if reason is None:
-            metrics.streaming().accepted.inc(len(ids))
-            body = msgspec.json.encode({"accepted": len(ids), "event_ids": ids})
-            response = Response(body, HTTPStatus.ACCEPTED, mimetype="application/json")
-        else:
+        if reason is not None:
             detail = f"Not recorded: {reason}. Send the same events again with these ids."
             response = problem(503, detail, {"Retry-After": str(RETRY_AFTER_S)}, event_ids=ids)
-        return answered(response, self.trace_id, self.began)
+            answered(response, self.trace_id, self.began)
+            return response.status_code, response.headers.to_wsgi_list(), response.get_data()
+        metrics.streaming().accepted.inc(len(ids))
+        _count(HTTPStatus.ACCEPTED, self.began)
+        content = msgspec.json.encode({"accepted": len(ids), "event_ids": ids})
+        # Without a Response between: it would take longer than the rest of the answer.
+        headers = [
+            ("Content-Type", "application/json"),
+            ("Content-Length", str(len(content))),
+            (tracing.HEADER, self.trace_id),
+        ]
+        return HTTPStatus.ACCEPTED.value, headers, content
 
 
 @blueprint.before_request
@@ -81,23 +91,26 @@ def _begin() -> None:
 
 @blueprint.after_request
 def _end(response: Response) -> Response:
-    later = request.environ.get(wsgi.LATER)
-    is_final = "answered" not in g and not (later and (later.again or later.answer))
-    return answered(response, g.trace_id, g.began) if is_final else response
+    is_answered = response is wsgi.UNSENT or tracing.HEADER in response.headers
+    return response if is_answered else answered(response, g.trace_id, g.began)
 
 
 def answered(response: Response, trace_id: str, began: float | None = None) -> Response:
     """Count an answer, and say its trace id in it. `rsgi` does so as well for what it answers before Flask."""
-    if began is not None:
-        metrics.streaming().record_seconds.observe(perf_counter() - began)
-    metrics.streaming().record_requests.labels(str(response.status_code)).inc()
+    _count(response.status_code, began)
     response.headers[tracing.HEADER] = trace_id
     return response
 
 
-def _record(known: Callable[[str], object]) -> Response | list[ViewEvent]:
+def _count(status: int, began: float | None) -> None:
+    if began is not None:
+        metrics.streaming().record_seconds.observe(perf_counter() - began)
+    metrics.streaming().record_requests.labels(str(int(status))).inc()
+
+
+def _record(parts: Services, known: Callable[[str], object]) -> Response | list[ViewEvent]:
     """The events of the request, or what is wrong with it. `known`: whether there is a video with this id."""
-    caller = services().tokens.caller(request)
+    caller = parts.tokens.caller(request)
     if request.mimetype not in {"application/json", NDJSON}:
         return problem(415, f"Send application/json (an object or an array) or {NDJSON}.")
     if request.headers.get("Content-Encoding", "identity") != "identity":

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Protocol
-from wsgiref.types import WSGIApplication
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from flask import Response
 from granian.rsgi import Scope
@@ -20,19 +20,21 @@ PLAIN = {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH"}
 LATER = "flixtrail.later"
 
 
+#: Status, headers and the whole content of an answer.
+Reply = tuple[int, list[tuple[str, str]], bytes]
+
+
 class DeferredAnswer(Protocol):
     """An answer that is known once a future has ended."""
 
     @property
     def safe(self) -> Future[None]: ...
-    def response(self) -> Response: ...
+    def reply(self) -> Reply: ...
 
 
 @dataclass(slots=True)
 class Later:
-    """What an application may leave when it is not to block the thread that it runs in. What it returns then is not
-    sent.
-    """
+    """What an application may leave when it is not to block the thread that it runs in. It returns UNSENT then."""
 
     #: Whether this thread may wait for a moment.
     may_wait: bool
@@ -42,10 +44,18 @@ class Later:
     answer: DeferredAnswer | None = None
 
 
-def run(
-    app: WSGIApplication, scope: Scope, body: bytes, later: Later | None = None
-) -> tuple[int, list[tuple[str, str]], bytes]:
-    """Status, headers and the whole content of the answer; `later`: see LATER."""
+class _Unsent(Response):
+    def __call__(self, _environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        start_response("202 Accepted", [])
+        return ()
+
+
+#: Instead of an answer, which comes later. One for all: nobody may change it.
+UNSENT = _Unsent()
+
+
+def run(app: WSGIApplication, scope: Scope, body: bytes, later: Later | None = None) -> Reply:
+    """The answer of the application; `later`: see LATER."""
     started: list[Any] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> Callable[[bytes], object]:

@@ -21,7 +21,8 @@ VERSION = 1
 #: How long views are kept. An id says when its event happened, and older ones are refused: their rows may be gone, and
 #: with them the knowledge that the id was stored before.
 RETENTION = timedelta(days=400)
-
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
 
 #: What a viewer may be called: 1-128 characters, no control characters, nothing that UTF-8 cannot carry.
 VIEWER = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,128}")
@@ -72,7 +73,12 @@ def event_id_time(event_id: UUID) -> datetime | None:
 
 def first_id(at: datetime) -> UUID:
     """The smallest id that an event of that time can have: 48 bits of milliseconds, then zeros."""
-    return UUID(int=(at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1) << 80)
+    return UUID(int=id_ms(at) << 80)
+
+
+def id_ms(at: datetime) -> int:
+    """The milliseconds since 1970 that the id of an event of that time begins with."""
+    return (at - EPOCH) // MILLISECOND
 
 
 def encode(events: Sequence[ViewEvent]) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from proof.bench.errors import BenchError
 from proof.bench.measurements import Plan, table_of
 from proof.bench.nodes import Nodes
 from proof.bench.plots import draw
-from proof.bench.results import Figure, Results
+from proof.bench.results import Results
 from proof.bench.systems import Systems
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -87,24 +87,25 @@ def main(context: click.Context, only: str, rounds: int, share: float, *, quick:
     console = Console(highlight=False)
     for number in ENDING:
         signal.signal(number, _interrupt)
+    results = _nothing_yet(plan, quick=quick)
+    failures: list[str] = []
     try:
-        results = _measure(plan, console, quick=quick)
+        _measure(plan, console, results)
     except (BenchError, DemoError, KeyboardInterrupt) as error:
-        click.echo(f"FAILED: {str(error) or 'stopped; nothing is left running'}")
-        click.echo(verdict.last_line({}))
-        sys.exit(1)
-    (FOLDER / RESULTS).write_bytes(msgspec.json.format(msgspec.json.encode(results)))
-    drawn = draw(FOLDER / RESULTS)
-    table.tell(console, results.figures)
-    console.print(f"{FOLDER / RESULTS}, {drawn} pictures beside it; {results.seconds / 60:.1f} min")
+        failures.append(str(error) or "stopped; nothing is left running")
+    if results.figures:  # those before a failure too
+        drawn = draw(FOLDER / RESULTS)
+        table.tell(console, results.figures)
+        console.print(f"{FOLDER / RESULTS}, {drawn} pictures beside it; {results.seconds / 60:.1f} min")
     found = verdict.ratios(results.figures)
-    fallen = verdict.fallen(found, verdict.read()) if quick else []
-    if record:
+    if quick and not failures:
+        failures = verdict.fallen(found, verdict.read())
+    if record and not failures:
         verdict.record(found)
-    for sentence in fallen:
+    for sentence in failures:
         click.echo(f"FAILED: {sentence}")
     click.echo(verdict.last_line(found))
-    sys.exit(1 if fallen else 0)
+    sys.exit(1 if failures else 0)
 
 
 @main.command()
@@ -128,16 +129,28 @@ def _wanted(only: str, *, quick: bool) -> frozenset[str]:
     return frozenset(verdict.TOLD if quick else names.values())
 
 
-def _measure(plan: Plan, console: Console, *, quick: bool) -> Results:
-    began, clock = datetime.now(UTC), monotonic()
-    figures: list[Figure] = []
+def _nothing_yet(plan: Plan, *, quick: bool) -> Results:
+    return Results(
+        command=_command(plan, quick=quick),
+        quick=quick,
+        began=datetime.now(UTC).isoformat(timespec="seconds"),
+        seconds=0,
+        machine=machine.machine(),
+        versions={},
+        figures=[],
+    )
+
+
+def _measure(plan: Plan, console: Console, results: Results) -> None:
+    """Fills `results`, and keeps them after each measurement: one that fails does not take the others with it."""
+    clock = monotonic()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     measures = list(dict.fromkeys(measure for name, measure in table_of().items() if name in plan.wanted))
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("starting RabbitMQ and PostgreSQL", total=len(measures))
         with Nodes(FOLDER / "state") as nodes:
             systems = Systems(nodes)
-            versions = machine.versions(nodes)
+            results.versions = machine.versions(nodes)
             for measure in measures:
                 title = measure.__module__.rpartition(".")[2].replace("_", " ")
 
@@ -145,19 +158,12 @@ def _measure(plan: Plan, console: Console, *, quick: bool) -> Results:
                     progress.update(task, description=f"{title}: {what}")
 
                 found = measure(systems, msgspec.structs.replace(plan, step=step))
-                figures += [figure for figure in found if figure.name in plan.wanted]
+                results.figures += [figure for figure in found if figure.name in plan.wanted]
+                results.seconds = round(monotonic() - clock, 1)
+                (FOLDER / RESULTS).write_bytes(msgspec.json.format(msgspec.json.encode(results)))
                 progress.advance(task)
                 if not console.is_terminal:
-                    console.print(f"{title}: done after {monotonic() - clock:.0f} s")
-    return Results(
-        command=_command(plan, quick=quick),
-        quick=quick,
-        began=began.isoformat(timespec="seconds"),
-        seconds=round(monotonic() - clock, 1),
-        machine=machine.machine(),
-        versions=versions,
-        figures=figures,
-    )
+                    console.print(f"{title}: done after {results.seconds:.0f} s")
 
 
 def _command(plan: Plan, *, quick: bool) -> str:
