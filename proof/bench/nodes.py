@@ -32,8 +32,10 @@ CREATE TABLE view_events (
 """
 #: With any of them off, a crash of the machine loses what was committed, and every figure is worth nothing.
 SAFE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
-#: When a row was committed is asked of PostgreSQL itself.
-MORE_SETTINGS = "\ntrack_commit_timestamp = on\n"
+#: When a row was committed is asked of PostgreSQL itself. Memory as its manual advises (a quarter of the machine's, of
+#: which 1 GB is enough here), instead of the 128 MB that it starts with everywhere.
+#: https://www.postgresql.org/docs/18/runtime-config-resource.html
+MORE_SETTINGS = "\ntrack_commit_timestamp = on\nshared_buffers = 1GB\n"
 #: The demo's node collects figures four times a second for its live view. Here nobody looks.
 MONITORING = re.compile(r"^(management|collect_statistics).*\n", re.MULTILINE)
 
