@@ -13,7 +13,7 @@ from celery.signals import celeryd_after_setup, celeryd_init, setup_logging
 from celery.worker.control import Panel
 
 from history_worker.settings import WorkerSettings
-from view_events import logs, topology
+from view_events import cycles, logs, topology
 from view_events.settings import SettingsError, read
 
 #: How long the broker may take for an answer that the worker waits for: less than a heartbeat, since none is sent then.
@@ -62,6 +62,12 @@ def _monitoring(**_: Any) -> None:
         monitoring.start(settings.metrics_host, settings.metrics_port)
     except monitoring.CannotListen as error:
         sys.exit(f"history worker: {error}")
+
+
+@celeryd_after_setup.connect  # type: ignore[untyped-decorator]
+def _cycles(**_: Any) -> None:
+    """Before the pool forks: its processes share what is not looked at."""
+    cycles.look_rarely()
 
 
 @celeryd_after_setup.connect  # type: ignore[untyped-decorator]

@@ -23,7 +23,7 @@ from streaming_app.services import Services
 from streaming_app.settings import StreamingSettings
 from streaming_app.streaming import METHODS
 from streaming_app.video_bytes import refusal, reply_for
-from view_events import metrics
+from view_events import cycles, metrics
 from view_events.logs import configure
 
 log = structlog.get_logger(__name__)
@@ -62,6 +62,7 @@ class App:
         # Look at the folder now, so that the first viewer need not wait for it.
         threading.Thread(target=self._services.catalogue.videos, name="first look", daemon=True).start()
         leaving.watch(last_words=self._services.publisher.stop)
+        cycles.look_rarely()
 
     def adopt(self, flask: Flask, loop: asyncio.AbstractEventLoop) -> None:
         """Serve this app on this loop."""
