@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 
 #: New objects between two searches; Python's own is 700. Twice as many as a large batch has, a megabyte: what is in a
-#: cycle (an exception and its frames) goes a little later. With 50,000 it was no faster, and took 10 MB more.
+#: cycle (an exception and its frames) goes a little later. With 50,000 a web process took 10 MB more.
 OBJECTS = 10_000
 
 
