@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from time import sleep
 from typing import Self
@@ -14,6 +15,7 @@ import psycopg
 
 from flixtrail.local import leftovers, services
 from flixtrail.local.environment import clean
+from flixtrail.local.errors import AlreadyRunning
 from flixtrail.local.installed import HOW_TO_INSTALL, is_installed
 from flixtrail.local.postgres import HISTORY, Postgres
 from flixtrail.local.rabbitmq import RabbitMQ
@@ -48,14 +50,19 @@ class Nodes:
     def __init__(self, folder: Path) -> None:
         self.state = State(folder)
         self._started: list[Program] = []
+        self._lock = ExitStack()
 
     def __enter__(self) -> Self:
         if not is_installed():
             raise BenchError(f"`make bench` needs RabbitMQ on this machine. {HOW_TO_INSTALL}")
         self.state.make()
-        self._clear()
-        self.state.prepare()
         try:
+            self._lock.enter_context(self.state.lock())
+        except AlreadyRunning:
+            raise BenchError(f"A benchmark is running on {self.state.folder} already: wait for its end.") from None
+        try:
+            self._clear()
+            self.state.prepare()
             self._start()
         except BaseException:
             self.__exit__()
@@ -66,6 +73,7 @@ class Nodes:
         for program in reversed(self._started):
             program.stop()
         self._clear()
+        self._lock.close()
 
     def _clear(self) -> None:
         """End what is left of this run or of an earlier one that was killed, and remove its data; logs stay."""

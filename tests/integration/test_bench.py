@@ -6,13 +6,17 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
+from flixtrail.local.state import State
 from proof.bench import traffic
-from proof.bench.errors import Lost
+from proof.bench.errors import BenchError, Lost
 from proof.bench.load import Generator, Plan
+from proof.bench.nodes import Nodes
+from tests.conftest import need_rabbitmq
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -69,3 +73,11 @@ def test_an_open_loop_keeps_its_rate(port: int) -> None:
     outcome = Generator(plan(port, "/", traffic.singles(100, 10), rate=200)).wait()
     assert outcome.answers == 100
     assert outcome.ended - outcome.began >= 99 / 200
+
+
+def test_a_second_one_on_the_same_folder_leaves_the_first_alone(tmp_path: Path) -> None:
+    """It would take the first one's servers for what an earlier run had left, and end them."""
+    need_rabbitmq()
+    running = r"A benchmark is running on .* already"
+    with State(tmp_path).lock(), pytest.raises(BenchError, match=running), Nodes(tmp_path):
+        pass
