@@ -86,7 +86,7 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
     _connected_at = float("-inf")
 
     def __init__(self, on_task_request: Callable[[Any], None], *args: Any, **options: Any) -> None:
-        super().__init__(Gathering(on_task_request, settings.together_bytes), *args, **options)
+        super().__init__(Gathering(on_task_request, settings.together_bytes, tell_malformed), *args, **options)
 
     def connect(self) -> Any:
         """Open the connection that tasks come over; wait for a broker that is away."""
@@ -134,19 +134,24 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Reject what cannot be decoded, so that it is dead-lettered. Celery would acknowledge it, and it were gone."""
-        log.error(
-            "message cannot be decoded, dead-lettered",
-            reason=str(exc),
-            content_type=message.content_type,
-            task_id=message.headers.get("id"),
-        )
+        tell_malformed(message, exc)
         message.reject_log_error(log, self.connection_errors)
-        _count_refused(exc.reason.kind if isinstance(exc, Malformed) else "undecodable", message)
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:
         """Celery's, which rejects it."""
         super().on_unknown_task(body, message, exc)
         _count_refused("unknown-task", message)
+
+
+def tell_malformed(message: Any, error: Exception) -> None:
+    """Say, and count, that a message is rejected because it cannot be decoded."""
+    log.error(
+        "message cannot be decoded, dead-lettered",
+        reason=str(error),
+        content_type=message.content_type,
+        task_id=message.headers.get("id"),
+    )
+    _count_refused(error.reason.kind if isinstance(error, Malformed) else "undecodable", message)
 
 
 def _count_refused(kind: str, message: Any) -> None:

@@ -110,8 +110,11 @@ def error_of(info: Any) -> BaseException:
 class Gathering:
     """Stands between Celery's strategy, which makes a request of a message, and the pool."""
 
-    def __init__(self, hand_on: Callable[[Any], None], max_bytes: int) -> None:
+    def __init__(
+        self, hand_on: Callable[[Any], None], max_bytes: int, tell_malformed: Callable[[Any, Malformed], None]
+    ) -> None:
         self._hand_on = hand_on
+        self._tell_malformed = tell_malformed
         self._max_bytes = max_bytes
         #: Only the pool's semaphore holds what waits: whoever clears that (a lost connection, patience.py) has thrown
         #: away what was gathered, too.
@@ -140,7 +143,8 @@ class Gathering:
         # Its shape was looked at (history_worker/consumer.py), not every byte of it.
         try:
             look_closely(request.message)
-        except Malformed:
+        except Malformed as malformed:
+            self._tell_malformed(request.message, malformed)
             request.reject(requeue=False)
             state.task_ready(request)
         else:

@@ -15,7 +15,7 @@ from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 from kombu.message import Message
 
 from history_worker.gathering import TOGETHER, Gathering
-from history_worker.reasons import look
+from history_worker.reasons import Malformed, look
 from view_events.event import TASK
 
 PROCESSES = 1
@@ -58,9 +58,13 @@ class Pool:
         self.semaphore = LaxBoundedSemaphore(PROCESSES)
         self.jobs: list[Any] = []
         self.alone: list[str] = []
+        self.told: list[tuple[str, str]] = []
 
     def hand_on(self, request: Any) -> None:
         self.semaphore.acquire(request.execute_using_pool, self)
+
+    def tell_malformed(self, message: Message, malformed: Malformed) -> None:
+        self.told.append((message.headers["id"], malformed.reason.kind))
 
     def apply_async(self, target: Any, args: Any, **callbacks: Any) -> None:
         self.jobs.append(SimpleNamespace(target=target, args=args, **callbacks))
@@ -94,7 +98,7 @@ def pool() -> Pool:
 
 @pytest.fixture
 def gather(pool: Pool) -> Gathering:
-    return Gathering(pool.hand_on, 1024 * 1024)
+    return Gathering(pool.hand_on, 1024 * 1024, pool.tell_malformed)
 
 
 def failed(error: Exception) -> tuple[int, Any, float]:
@@ -139,7 +143,7 @@ def test_one_that_was_delivered_before_goes_by_itself(pool: Pool, gather: Gather
 
 
 def test_a_transaction_has_its_limit(pool: Pool) -> None:
-    gather = Gathering(pool.hand_on, 2 * len(request(0).message.body))
+    gather = Gathering(pool.hand_on, 2 * len(request(0).message.body), pool.tell_malformed)
     for number in range(6):
         gather(request(number))
     sizes = []
@@ -161,12 +165,13 @@ def test_when_something_is_wrong_with_one_each_is_tried_alone(pool: Pool, gather
     assert [one.ends[1:] for one in requests] == [["acknowledged"], [], []]
 
 
-def test_what_no_process_could_decode_is_rejected_then(pool: Pool, gather: Gathering) -> None:
+def test_what_no_process_could_decode_is_told_and_rejected_then(pool: Pool, gather: Gathering) -> None:
     damaged = request(1, '[[["\\ud800 and no more"]], {"version": 1}, {}]')
     object.__setattr__(damaged.message, "body", b'[[["\xff"]], {}, {}]')
     gather(damaged)
     pool.end(failed(ValueError("no event")))
     assert (pool.alone, damaged.ends) == ([], ["accepted", "rejected, requeue=False"])
+    assert pool.told == [("task-1", "undecodable")]
 
 
 def test_a_worker_that_stops_gives_all_of_them_back(pool: Pool, gather: Gathering) -> None:
