@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from time import monotonic, sleep
 
 from flixtrail.local.environment import clean
+from flixtrail.local.program import ROOT
 from proof.bench import traffic
 from proof.bench.errors import BenchError, Lost
-from proof.bench.program import ROOT
 from proof.bench.systems import System, Systems
 from view_events import event, topology
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import psutil
 
-from proof.bench.program import Program
+from flixtrail.local.program import Program
 
 Seconds = dict[str, float]
 

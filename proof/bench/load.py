@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
+from flixtrail.local.program import ROOT
 from proof.bench.errors import Lost
-from proof.bench.program import ROOT
 
 RECEIVE_BYTES = 1024 * 1024
 #: Nothing is answered for so long: somebody hangs.

@@ -18,11 +18,11 @@ from flixtrail.local.environment import clean
 from flixtrail.local.errors import AlreadyRunning
 from flixtrail.local.installed import HOW_TO_INSTALL, is_installed
 from flixtrail.local.postgres import HISTORY, Postgres
+from flixtrail.local.program import ROOT, Program
 from flixtrail.local.rabbitmq import RabbitMQ
 from flixtrail.local.state import State
 from proof.bench.broker import Broker
 from proof.bench.errors import BenchError, NotSafe
-from proof.bench.program import ROOT, Program
 
 #: The peers' rows, in the same columns and with the same key as ours, and without anything derived from them.
 PEERS = "peers"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from flixtrail.local.program import ROOT
 from proof.bench import words
-from proof.bench.program import ROOT
 from proof.bench.results import Figure, Limit, Ratio, Results
 
 PAGE = ROOT / "docs" / "benchmarks.md"

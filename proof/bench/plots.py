@@ -18,7 +18,7 @@ PLAIN = {"Date": None, "Creator": None}
 
 def draw(results: Path) -> int:
     """Draw all, beside the results; how many."""
-    from proof.bench.program import ROOT
+    from flixtrail.local.program import ROOT
     from proof.bench.systems import PEERS_PYTHON
 
     argv = [str(PEERS_PYTHON), "-m", "proof.bench.plots", str(results.resolve())]

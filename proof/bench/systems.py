@@ -14,10 +14,10 @@ from flixtrail.local import counts, ports, services
 from flixtrail.local.environment import clean
 from flixtrail.local.part import Part
 from flixtrail.local.postgres import HISTORY
+from flixtrail.local.program import LOOK_EVERY_S, ROOT, Program
 from flixtrail.local.services import WORKER_PROCESSES
 from proof.bench.errors import BenchError
 from proof.bench.nodes import PEERS, Nodes
-from proof.bench.program import LOOK_EVERY_S, ROOT, Program
 from proof.bench.rows import Rows
 from streaming_app.auth import Tokens
 from streaming_app.samples import samples

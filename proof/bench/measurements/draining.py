@@ -8,10 +8,10 @@ from collections.abc import Callable
 from time import time
 
 from flixtrail.local.environment import clean
+from flixtrail.local.program import ROOT
 from proof.bench import backlog, cpu, traffic, trial
 from proof.bench.errors import BenchError
 from proof.bench.measurements import Plan
-from proof.bench.program import ROOT
 from proof.bench.results import Figure, Series, divided
 from proof.bench.systems import ACTORS, BATCHES, OURS, USUAL, System, Systems, python_of
 from proof.bench.trial import CLIENTS, Trial

@@ -8,10 +8,10 @@ import sys
 
 from flixtrail.local.environment import clean
 from flixtrail.local.postgres import HISTORY
+from flixtrail.local.program import ROOT
 from proof.bench import cpu, traffic, trial
 from proof.bench.errors import BenchError
 from proof.bench.measurements import Plan
-from proof.bench.program import ROOT
 from proof.bench.results import Figure, Series, divided
 from proof.bench.systems import ACTORS, BATCHES, OURS, USUAL, Systems
 from proof.bench.trial import BODY_EVENTS, Trial

@@ -6,9 +6,9 @@ from contextlib import suppress
 
 import psutil
 
+from flixtrail.local.program import Program
 from proof.bench import trial
 from proof.bench.measurements import Plan
-from proof.bench.program import Program
 from proof.bench.results import Figure, Limit, Series, divided
 from proof.bench.systems import OURS, System, Systems
 

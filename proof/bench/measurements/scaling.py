@@ -6,9 +6,9 @@ from time import sleep
 
 from flixtrail.local import ports
 from flixtrail.local.postgres import ADMINISTRATOR, HISTORY, PORT
+from flixtrail.local.program import LOOK_EVERY_S, Program
 from proof.bench import backlog, cpu, traffic, trial
 from proof.bench.measurements import Plan
-from proof.bench.program import LOOK_EVERY_S, Program
 from proof.bench.results import Figure, Series, divided
 from proof.bench.systems import OURS, Systems
 from proof.bench.trial import Trial

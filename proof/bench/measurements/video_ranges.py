@@ -10,12 +10,12 @@ from flixtrail.local import ports
 from flixtrail.local.environment import clean
 from flixtrail.local.installed import MORE_FOLDERS
 from flixtrail.local.part import Part
+from flixtrail.local.program import Program
 from proof.bench import cpu
 from proof.bench.errors import BenchError
 from proof.bench.load import Generator, Outcome, get
 from proof.bench.load import Plan as Load
 from proof.bench.measurements import Plan
-from proof.bench.program import Program
 from proof.bench.results import Figure, Series, divided
 from proof.bench.systems import OURS, WEB_PROCESSES, Systems
 

@@ -1,4 +1,4 @@
-"""One program of the benchmark: a part (flixtrail/local/part.py) that is started and stopped without a supervisor."""
+"""A part (flixtrail/local/part.py) that is started and stopped without a supervisor: a benchmark's, a lesson's."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from time import monotonic, sleep
 import psutil
 
 from flixtrail.local import leftovers
+from flixtrail.local.errors import PartFailed
 from flixtrail.local.part import Part
 from flixtrail.local.state import State
-from proof.bench.errors import BenchError
 
 LOOK_EVERY_S = 0.02
 #: Until a program is there: a machine with two cores that starts eight of them takes its time.
 START_DEADLINE_S = 90
-#: Where the sources are: `proof` is not installed, and the programs have to find it.
+#: Where the sources are: `proof` is not installed, and its programs have to find it.
 ROOT = Path(__file__).parents[2]
 
 
@@ -42,7 +42,7 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                start_new_session=True,  # Ctrl-C in the terminal reaches the bench only, which stops them in order
+                start_new_session=True,  # Ctrl-C in the terminal reaches this program only, which stops them in order
                 cwd=ROOT,
                 env={**self._part.environment, "PYTHONPATH": str(ROOT), **marks},
             )
@@ -71,13 +71,13 @@ class Program:
             return []
 
     def wait(self, there: Callable[[], bool], what: str) -> None:
-        """Until it is there. Raises BenchError with the end of the log when it is not, or the program ended."""
+        """Until it is there. Raises PartFailed with the end of the log when it is not, or the program ended."""
         deadline = monotonic() + START_DEADLINE_S
         while not there():
             if self._process is None or self._process.poll() is not None:
-                raise BenchError(self._state.end_of_log(self.name, f"ended before {what}"))
+                raise PartFailed(self._state.end_of_log(self.name, f"ended before {what}"))
             if monotonic() > deadline:
-                raise BenchError(self._state.end_of_log(self.name, f"is up, but {what} took over {START_DEADLINE_S} s"))
+                raise PartFailed(self._state.end_of_log(self.name, f"is up, but {what} took over {START_DEADLINE_S} s"))
             sleep(LOOK_EVERY_S)
 
     @staticmethod
