@@ -8,7 +8,7 @@ BENCH := var/bench/venv
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: demo test load chaos bench lint secrets backup restore pictures screenshots pins help python
+.PHONY: demo test load chaos bench lessons lint secrets backup restore pictures screenshots pins help python
 # One after another: two of them must not build the same .venv.
 .NOTPARALLEL:
 
@@ -27,10 +27,14 @@ chaos: $(VENV)/.dev $(VENV)/.package  ## kill everything while views flow; fail 
 bench: $(VENV)/.dev $(VENV)/.package $(BENCH)/.done  ## measure beside other ways of doing the same  [QUICK=1 ONLY=P1,P2]
 	@$(BIN)/python -m proof.bench
 
+lessons: $(VENV)/.demo $(VENV)/.package  ## run each concept of messaging on a real RabbitMQ  [ONLY="exchanges queues" BROKER_IMAGE RECORD=1]
+	@$(BIN)/python -m lessons $(ONLY)
+
 lint: $(VENV)/.dev $(VENV)/.package  ## check style, format and types
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+	@$(BIN)/python -m lessons.pages --check
 
 secrets: $(VENV)/.demo $(VENV)/.package  ## write random secrets for docker compose into .env; those that are there stay
 	@$(BIN)/flixtrail secrets
@@ -42,7 +46,7 @@ restore: $(VENV)/.demo $(VENV)/.package  ## put a backup back into the compose s
 	@$(if $(FROM),,echo "Which one? FROM=backups/... make restore" >&2; exit 2)
 	@$(BIN)/flixtrail restore "$(FROM)" $(if $(YES),--yes)
 
-pictures:  ## draw docs/pictures/*.svg anew from their text (needs graphviz)
+pictures:  ## draw the pictures in docs (*.svg) anew from their text (needs graphviz)
 	@$(PYTHON) docs/pictures/draw.py
 
 screenshots: $(VENV)/.dev $(VENV)/.package  ## take the README's screenshots of a running compose stack (needs chromium)

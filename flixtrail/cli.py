@@ -18,6 +18,7 @@ COMMANDS = {
     "dead": "Dead letters: list, show, redrive or drop what could not be stored.",
     "demo": "Start everything on this machine, until Ctrl-C.",
     "erase": "Erase all that a viewer has watched.",
+    "lesson": "Learn messaging on a real RabbitMQ, one concept at a time.",
     "partitions": "Show the months of the history; make those to come, detach those that are past.",
     "restore": "Put a backup back into the compose stack.",
     "secrets": "Make random secrets for docker compose.",

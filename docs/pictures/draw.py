@@ -1,4 +1,4 @@
-"""`make pictures`: draws each DOT file of this folder as SVG, in colours for light and dark pages. Needs graphviz."""
+"""`make pictures`: draws each DOT file of docs as SVG, in colours for light and dark pages. Needs graphviz."""
 # ruff: noqa: INP001 (a script beside the files it reads)
 
 from __future__ import annotations
@@ -9,25 +9,25 @@ import subprocess
 import sys
 from pathlib import Path
 
-FOLDER = Path(__file__).parent
+DOCS = Path(__file__).parents[1]
 
 #: Colours by the class that an element has in the DOT file. A page's theme chooses between them.
 STYLE = """
 svg { color-scheme: light dark }
 text { fill: #1f2328; font-family: -apple-system, "Segoe UI", Helvetica, Arial, sans-serif }
-.node path, .node polygon { fill: #f6f8fa; stroke: #59636e }
+.node path, .node polygon, .node ellipse { fill: #f6f8fa; stroke: #59636e }
 .edge path { stroke: #59636e } .edge polygon { fill: #59636e; stroke: #59636e } .edge text { fill: #59636e }
-.ours path, .ours polygon { fill: #ddf4ff; stroke: #0969da }
-.store path, .store polygon { fill: #fff8c5; stroke: #9a6700 }
+.ours path, .ours polygon, .ours ellipse { fill: #ddf4ff; stroke: #0969da }
+.store path, .store polygon, .store ellipse { fill: #fff8c5; stroke: #9a6700 }
 .way path { stroke: #cf222e; stroke-width: 2 } .way polygon { fill: #cf222e; stroke: #cf222e }
 .way text { fill: #cf222e }
 .person polygon { fill: none; stroke: none }
 @media (prefers-color-scheme: dark) {
   text { fill: #f0f6fc }
-  .node path, .node polygon { fill: #212830; stroke: #9198a1 }
+  .node path, .node polygon, .node ellipse { fill: #212830; stroke: #9198a1 }
   .edge path { stroke: #9198a1 } .edge polygon { fill: #9198a1; stroke: #9198a1 } .edge text { fill: #9198a1 }
-  .ours path, .ours polygon { fill: #0d2b4a; stroke: #4493f8 }
-  .store path, .store polygon { fill: #3a2d05; stroke: #d29922 }
+  .ours path, .ours polygon, .ours ellipse { fill: #0d2b4a; stroke: #4493f8 }
+  .store path, .store polygon, .store ellipse { fill: #3a2d05; stroke: #d29922 }
   .way path { stroke: #f85149 } .way polygon { fill: #f85149; stroke: #f85149 } .way text { fill: #f85149 }
   .person polygon { fill: none; stroke: none }
 }
@@ -56,7 +56,7 @@ def draw(source: Path) -> str:
 
 
 def main() -> None:
-    for source in sorted(FOLDER.glob("*.dot")):
+    for source in sorted(DOCS.rglob("*.dot")):
         try:
             source.with_suffix(".svg").write_text(draw(source))
         except FileNotFoundError:

@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 FOLDER = Path(__file__).parents[2] / "docs" / "pictures"
-SOURCES = sorted(FOLDER.glob("*.dot"))
+SOURCES = sorted(FOLDER.parent.rglob("*.dot"))
 
 
 @pytest.fixture(scope="module")
