@@ -90,6 +90,7 @@ def _explain(lesson: Lesson, *, korean: bool) -> None:
 def _play(
     lesson: Lesson, settings: dict[str, Any], folder: Path, image: str | None, *, speed: float, step: bool
 ) -> None:
+    from amqp.exceptions import AMQPError
     from rich.console import Console
 
     from lessons.broker import running
@@ -105,6 +106,8 @@ def _play(
             lesson.run(broker, Show(console, pause=step, speed=speed), **settings)
         except NotProved as error:
             raise DemoError(f"\nNot proved: {error}") from None
+        except AMQPError as error:  # a setting, perhaps, with which the lesson cannot even go on
+            raise DemoError(f"\nThe lesson could not go on: {type(error).__name__}: {error}") from None
         except Skipped as skipped:
             raise DemoError(f"{lesson.name} cannot be played here: {skipped}") from None
     console.print("\n[bold]Try it[/bold]\n")
