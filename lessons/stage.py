@@ -180,7 +180,7 @@ class Stage:
         """The bodies of all messages that wait, in their order; the queue is empty then."""
         bodies = []
         while (message := self.get(channel, queue)) is not None:
-            bodies.append(message.body if isinstance(message.body, str) else message.payload)
+            bodies.append(message.body)
         return bodies
 
     # -- inside -----------------------------------------------------------------------------------------
