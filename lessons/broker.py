@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Protocol
+
+import psutil
 
 from flixtrail.local import leftovers
 from flixtrail.local.errors import AlreadyRunning, DemoError
@@ -69,7 +71,8 @@ class PrivateNode:
     def restart(self, *, kill: bool = False) -> None:
         if kill:
             for process in self._program.processes():
-                process.kill()
+                with suppress(psutil.NoSuchProcess):  # a child ends with its parent
+                    process.kill()
         self._program.stop()
         self._begin()
 
