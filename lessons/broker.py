@@ -119,7 +119,7 @@ class Container:
         self._wait()
 
     def stop(self) -> None:
-        subprocess.run(["docker", "rm", "--force", "--volumes", self.NAME], capture_output=True, check=False)  # noqa: S603, S607
+        subprocess.run(["docker", "rm", "--force", "--volumes", self.NAME], capture_output=True, check=False)
 
     def restart(self, *, kill: bool = False) -> None:
         _run("docker", "kill" if kill else "stop", self.NAME)
@@ -158,7 +158,7 @@ def running(folder: Path, image: str | None = None) -> Iterator[Broker]:
 
 
 def _run(*argv: str, environment: dict[str, str] | None = None) -> str:
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment or dict(os.environ))  # noqa: S603
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment or dict(os.environ))
     if done.returncode:
         raise DemoError(f"{' '.join(argv)}: {done.stderr or done.stdout}")
     return done.stdout

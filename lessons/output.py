@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
+from flixtrail.local.program import ROOT
 from lessons.stage import Event, Proved
 from lessons.telling import as_text
 
-FOLDER = Path(__file__).parents[1] / "docs" / "lessons" / "output"
+FOLDER = ROOT / "docs" / "lessons" / "output"
 
 
 def keep(name: str, told: Sequence[Event]) -> None:

@@ -11,9 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
+from flixtrail.local.program import ROOT
 from lessons import output
 from lessons.book import Lesson, lessons
-from lessons.terms import ROOT, Term, terms
+from lessons.terms import Term, terms
 
 FOLDER = ROOT / "docs" / "lessons"
 GENERATED = "<!-- Made by `python -m lessons.pages`. -->"
@@ -28,7 +31,6 @@ class Words:
     exercise: str
     used: str
     all_lessons: str
-    lesson: str
     term: str
     meaning: str
     where: str
@@ -40,7 +42,6 @@ ENGLISH = Words(
     exercise="Try it",
     used="In Flixtrail",
     all_lessons="All lessons",
-    lesson="Lesson",
     term="Term",
     meaning="Meaning",
     where="Where Flixtrail uses it",
@@ -51,7 +52,6 @@ KOREAN = Words(
     exercise="해 보기",
     used="Flixtrail 에서는",
     all_lessons="전체 목록",
-    lesson="레슨",
     term="용어",
     meaning="뜻",
     where="Flixtrail 에서 쓰는 곳",
@@ -181,7 +181,7 @@ def main(arguments: Sequence[str]) -> None:
     old = stale(made)
     if "--check" in arguments:
         for path in old:
-            print(f"{path.relative_to(ROOT)} is out of date: `python -m lessons.pages` writes it anew")  # noqa: T201
+            click.echo(f"{path.relative_to(ROOT)} is out of date: `python -m lessons.pages` writes it anew")
         sys.exit(1 if old else 0)
     for path in old:
         if path not in made:
@@ -189,7 +189,7 @@ def main(arguments: Sequence[str]) -> None:
             continue
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(made[path])
-    print(f"{len(made)} pages in docs/lessons, {len(old)} of them new")  # noqa: T201
+    click.echo(f"{len(made)} pages in docs/lessons, {len(old)} of them new")
 
 
 if __name__ == "__main__":

@@ -125,7 +125,7 @@ class Stage:
 
         It finds the broker in AMQP_URL; its standard output can be read; it is killed when the lesson is over.
         """
-        process = subprocess.Popen(  # noqa: S603 (our own programs)
+        process = subprocess.Popen(
             [sys.executable, *arguments],
             env={**clean(AMQP_URL=self.url, PYTHONUNBUFFERED="1"), **environment},
             stdout=subprocess.PIPE,

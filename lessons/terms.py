@@ -6,8 +6,9 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
+from flixtrail.local.program import ROOT
+
 FOLDER = Path(__file__).parent / "terms"
-ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)

@@ -158,9 +158,10 @@ def _id_fault(event_id: UUID, earliest: int, latest: int) -> str | None:
     # Version 7, variant 0b10 (RFC 9562). UUID.version says the same, and takes longer than all the rest.
     if (number >> 76 & 0xF, number >> 62 & 0b11) != (UUID_VERSION, 0b10):
         return f"Expected a UUIDv7, got version {event_id.version}"
-    if number >> 80 >= latest:
+    at_ms = number >> 80
+    if at_ms >= latest:
         return "Its time is more than 24 hours ahead"
-    if number >> 80 < earliest:
+    if at_ms < earliest:
         return f"Its time is more than {RETENTION.days} days ago"
     return None
 

@@ -24,7 +24,7 @@ def serve() -> None:
 def watch() -> None:
     while True:
         loaded = SOURCE.stat().st_mtime_ns
-        with subprocess.Popen([sys.executable, *sys.argv[:2]]) as service:  # noqa: S603 (this program itself)
+        with subprocess.Popen([sys.executable, *sys.argv[:2]]) as service:
             while SOURCE.stat().st_mtime_ns == loaded:
                 sleep(LOOK_EVERY_S)
             service.kill()
