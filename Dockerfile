@@ -2,7 +2,7 @@
 #
 # Two stages: what installs the libraries stays behind. Nothing is compiled in either: every library comes as a wheel.
 
-FROM python:3.13-slim AS libraries
+FROM python:3.13.5-slim AS libraries
 
 # app: what the services need. reload: what docker-compose.dev.yml needs besides.
 ARG REQUIREMENTS=app
@@ -19,7 +19,7 @@ RUN --mount=type=cache,target=/var/cache/wheels \
     --find-links /var/cache/wheels --require-hashes -r requirements.txt
 
 
-FROM python:3.13-slim
+FROM python:3.13.5-slim
 
 ENV PATH=/opt/flixtrail/bin:$PATH \
     PYTHONUNBUFFERED=1 \
@@ -35,12 +35,15 @@ COPY --from=libraries /opt/flixtrail /opt/flixtrail
 WORKDIR /app
 COPY celeryconfig.py ./
 COPY view_events view_events
+COPY service service
+COPY safe_consumer safe_consumer
 COPY history_worker history_worker
 COPY streaming_app streaming_app
+COPY local local
 COPY flixtrail flixtrail
-COPY deploy/healthy.py deploy/
-# Compiled now: the user below may not write here.
-RUN python -m compileall -q .
+COPY deploy/healthy.py deploy/flower.py deploy/
+# Compiled now: the user below may not write here. And readable for that user, whatever umask the files were cloned with.
+RUN chmod -R a+rX . && python -m compileall -q .
 
 USER flixtrail
 ENV CACHE=/var/cache/flixtrail \

@@ -1,1 +1,1 @@
-"""The command line: starts all of Flixtrail on one machine, and shows what goes on in it."""
+"""The command line: starts all of Flixtrail on one machine, and shows what happens in it."""

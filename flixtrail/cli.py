@@ -1,18 +1,22 @@
-"""`flixtrail`: start the demo, look into it, and play with its workers; look after the compose stack."""
+"""`flixtrail`: starts the demo, shows what happens in it, controls its workers, and maintains the compose stack."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
+import io
 import sys
 from typing import Any
 
 import click
 
-from flixtrail.local.errors import DemoError
+from flixtrail.commands.options import Group
+from local.errors import DemoError
+from local.printable import visible, visible_lines
 
-#: Each lives in the module of its name, which is imported only when it is asked for: `flixtrail status` shall not wait
-#: for what `flixtrail send` needs.
+#: Subcommands and their short help. Each is in the module of its name, which is imported only when needed. So
+#: `flixtrail status` does not wait for the imports of `flixtrail send`.
 COMMANDS = {
     "backup": "Back up the history of the compose stack.",
     "dead": "Dead letters: list, show, redrive or drop what could not be stored.",
@@ -20,24 +24,26 @@ COMMANDS = {
     "erase": "Erase all that a viewer has watched.",
     "lesson": "Learn messaging on a real RabbitMQ, one concept at a time.",
     "partitions": "Show the months of the history; make those to come, detach those that are past.",
+    "poison": "Publish a message that becomes a dead letter.",
     "restore": "Put a backup back into the compose stack.",
     "secrets": "Make random secrets for docker compose.",
     "send": "Record N views, and wait until they are stored.",
     "status": "Which process is what.",
     "token": "Make a bearer token.",
+    "tour": "See a redelivery: one worker is killed, another one takes its messages.",
     "trace": "Tell the story of one view, from the logs and the database.",
     "watch": "Watch the work queue: what waits, who holds what, what comes back.",
     "workers": "Add, stop, kill, freeze or thaw a history worker.",
 }
 
-#: Those that need no demo and no `docker compose` beside them: what the container of docker-compose.yml has.
+#: Commands that work in the container of docker-compose.yml. They need neither a demo nor `docker compose` beside them.
 IN_A_CONTAINER = frozenset({"dead", "erase", "partitions", "token", "trace"})
-#: The image leaves out what only the demo needs.
+#: The image leaves out packages that only the demo needs.
 IN_THE_IMAGE = importlib.util.find_spec("supervisor") is None
 
 
-class Commands(click.Group):
-    """The subcommands, by name, imported late."""
+class Commands(Group):
+    """The group of subcommands. It imports a subcommand only when it is used."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
         return [name for name in COMMANDS if name in IN_A_CONTAINER or not IN_THE_IMAGE]
@@ -51,7 +57,7 @@ class Commands(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """One line a command, without importing any."""
+        """Write one line per command, without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
 
@@ -60,8 +66,9 @@ HELP = """Flixtrail on one machine: videos, views, and a work queue to look into
 
 \b
 Start it in one terminal:       flixtrail demo
-In a second one:                flixtrail watch
-In a third:                     flixtrail send 1000
+In a second one:                flixtrail tour
+or by hand, in three of them:   flixtrail watch
+                                flixtrail send --slow
                                 flixtrail workers kill
 """
 HELP_IN_THE_IMAGE = """Look after the compose stack, with an operator's rights.
@@ -73,20 +80,36 @@ docker compose logs --no-color | docker compose run --rm -T flixtrail trace EVEN
 """
 
 
+def version() -> str:
+    """Return the version of the installed package. If it is not installed, say so."""
+    try:
+        return importlib.metadata.version("flixtrail")
+    except importlib.metadata.PackageNotFoundError:
+        return "(from its sources, not installed)"
+
+
 @click.group(
     cls=Commands,
     help=HELP_IN_THE_IMAGE if IN_THE_IMAGE else HELP,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+@click.version_option(version(), message="flixtrail %(version)s")
 def command() -> None:
-    """Read by click: HELP."""
+    """Show HELP, which click gets above."""
 
 
 def main(arguments: list[str] | None = None) -> Any:
-    """The program `flixtrail`. Exit status 1: it did not work; 2: an option or a variable is wrong."""
+    """Run the program `flixtrail`. Exit status 1: it failed. Exit status 2: an option or a variable is wrong."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # show characters that the terminal cannot display as escapes
+            stream.reconfigure(errors="backslashreplace")
     try:
         command.main(args=arguments, prog_name="flixtrail")
     except DemoError as error:
         if error.exit_status:
-            click.echo(error, err=True)
+            click.echo(visible_lines(error), err=True)
         sys.exit(error.exit_status)
+    except OSError as error:  # an unreadable folder, for example, or a file in place of a folder
+        where = f"{visible(error.filename, None)}: " if error.filename else ""
+        click.echo(f"{where}{error.strerror or type(error).__name__}", err=True)
+        sys.exit(1)

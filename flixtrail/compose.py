@@ -1,4 +1,4 @@
-"""The stack of docker-compose.yml, as the command line runs it: `docker compose` in the folder that holds that file."""
+"""Runs `docker compose` for the command line, in the folder with docker-compose.yml."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from flixtrail.local.errors import DemoError
+from local.errors import DemoError
 
-#: What takes longer hangs: a dump of a large history is given more.
+#: Seconds after which a command counts as hanging. A dump of a large history has no such limit.
 TIMEOUT_S = 120
 
 
 @contextmanager
 def ended_in_order() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP (a terminal that closes) end the program as Ctrl-C does: what was stopped is started."""
+    """Make SIGTERM and SIGHUP (a terminal that closes) end the program like Ctrl-C. So services that were stopped are
+    started again.
+    """
 
     def leave(number: int, _frame: object) -> None:
         sys.exit(128 + number)
@@ -32,22 +34,22 @@ def ended_in_order() -> Iterator[None]:
 
 
 class ComposeFailed(DemoError):
-    """A `docker compose` command did not succeed; the message has the end of what it said."""
+    """A `docker compose` command failed. The message has the end of its output."""
 
 
 class Compose:
-    """Runs `docker compose` commands. All raise ComposeFailed."""
+    """Runs `docker compose` commands. All methods raise ComposeFailed."""
 
     def __init__(self, folder: Path | None = None, environment: Mapping[str, str] | None = None) -> None:
         self._folder = folder
         self._environment = environment
 
     def __call__(self, *arguments: str, data: bytes | None = None, timeout_s: float | None = TIMEOUT_S) -> str:
-        """What the command printed. `data` is what it reads."""
+        """Run a command and return its output. `data` is its input."""
         return self._run(arguments, subprocess.PIPE, {"input": data or b""}, timeout_s).decode(errors="replace")
 
     def save(self, file: Path, *arguments: str) -> None:
-        """Write what the command prints to a file, which is there whole or not at all. May take as long as it takes."""
+        """Write a command's output to a file, completely or not at all. There is no time limit."""
         unfinished = file.with_name(f"{file.name}.unfinished")
         try:
             with unfinished.open("wb") as to:
@@ -57,7 +59,7 @@ class Compose:
             unfinished.unlink(missing_ok=True)
 
     def feed(self, file: Path, *arguments: str) -> str:
-        """Let the command read a file. May take as long as it takes."""
+        """Run a command with a file as its input. There is no time limit."""
         with file.open("rb") as stdin:
             return self._run(arguments, subprocess.PIPE, {"stdin": stdin}, None).decode(errors="replace")
 

@@ -1,4 +1,4 @@
-"""The Celery app: `celery -A history_worker.app worker`."""
+"""The Celery app of the history worker: `celery -A history_worker.app worker`."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ from typing import Any
 from celery import Celery
 from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import celeryd_after_setup, celeryd_init, setup_logging
-from celery.worker.control import Panel
 
 from history_worker.settings import WorkerSettings
-from view_events import cycles, logs, topology
-from view_events.settings import SettingsError, read
+from safe_consumer import dead_letter_reasons, pgmq_polling, undecodable_properties
+from safe_consumer.pgmq_reads import remember_reads
+from service import garbage_collection, logs
+from service.settings import SettingsError, read
+from view_events import topology
 
-#: How long the broker may take for an answer that the worker waits for: less than a heartbeat, since none is sent then.
+#: Seconds that the worker waits for an answer of the broker. Less than a heartbeat: while it waits, it sends none.
 ANSWER_S = 8
-#: Remote control commands that a worker obeys besides those that only look: Flower asks for events.
-HARMLESS_COMMANDS = frozenset({"enable_events", "disable_events", "heartbeat"})
+#: The prefix of our tasks' names.
+OWN_TASKS = "history."
 
+undecodable_properties.tolerate()
 try:
     settings = read(WorkerSettings)
     app = Celery("history_worker", include=["history_worker.tasks"])
@@ -32,32 +35,45 @@ except SettingsError as error:
 @setup_logging.connect  # type: ignore[untyped-decorator]
 def _logs(**_: Any) -> None:
     logs.configure(settings)
-    # Celery's own two lines a task say less than our one.
+    # Celery logs two lines for each task. They say less than our one.
     for name in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Said at each lost connection: a default will change that celeryconfig.py sets.
-    warnings.filterwarnings("ignore", category=CPendingDeprecationWarning, module="celery.worker.consumer")
+    # Celery warns at each lost connection that a default will change. celeryconfig.py sets that value itself.
+    warnings.filterwarnings(
+        "ignore", category=CPendingDeprecationWarning, module=r"(celery\.worker|safe_consumer)\.consumer"
+    )
 
 
 @celeryd_init.connect  # type: ignore[untyped-decorator]
-def _only_looking(**_: Any) -> None:
-    """Let remote control look and change nothing.
+def _own_tasks_only(**_: Any) -> None:
+    """Remove the tasks that come with Celery: some publish what their arguments say, with the worker's rights."""
+    app.finalize()
+    for name in list(app.tasks):
+        if not name.startswith(OWN_TASKS):
+            app.tasks.unregister(name)
 
-    Whoever may look at workers (Flower) writes to the same exchange as whoever may shut them down: the broker cannot
-    tell these apart, so the worker does. What Celery calls an inspect command stays, and the switch of events.
-    """
-    for name, command in list(Panel.meta.items()):
-        if command.type == "control" and name not in HARMLESS_COMMANDS:
-            del Panel.meta[name], Panel.data[name]
+
+@celeryd_init.connect  # type: ignore[untyped-decorator]
+def _nothing_compressed(**_: Any) -> None:
+    dead_letter_reasons.decompress_nothing()
+
+
+@celeryd_init.connect  # type: ignore[untyped-decorator]
+def _learner_mode(**_: Any) -> None:
+    """Install the pgmq transport before the worker asks what its broker can do."""
+    if not topology.is_amqp(app.conf.broker_url):
+        pgmq_polling.use()
 
 
 @celeryd_init.connect  # type: ignore[untyped-decorator]
 def _monitoring(**_: Any) -> None:
-    """In a worker only, not in `celery inspect` or Flower; before anything counts, forks or connects."""
+    """Start the metrics server, before the worker counts, forks or connects. Not in `celery inspect` or Flower."""
     if settings.metrics_port is None:
         return
-    from history_worker import monitoring
+    from safe_consumer import monitoring
 
+    if not topology.is_amqp(app.conf.broker_url):
+        remember_reads()
     try:
         monitoring.start(settings.metrics_host, settings.metrics_port)
     except monitoring.CannotListen as error:
@@ -66,8 +82,8 @@ def _monitoring(**_: Any) -> None:
 
 @celeryd_after_setup.connect  # type: ignore[untyped-decorator]
 def _cycles(**_: Any) -> None:
-    """Before the pool forks: its processes share what is not looked at."""
-    cycles.look_rarely()
+    """Tune the garbage collector before the pool forks: its processes then share the frozen objects."""
+    garbage_collection.look_rarely()
 
 
 @celeryd_after_setup.connect  # type: ignore[untyped-decorator]
@@ -75,9 +91,9 @@ def _connections(sender: str, conf: Any, **_: Any) -> None:
     if topology.is_amqp(conf.broker_url):
         conf.broker_transport_options = {
             **conf.broker_transport_options,
-            # A broker that stops in the middle of a conversation would otherwise be waited for without end.
+            # Without these, the worker would wait for ever for a broker that stops in the middle of an answer.
             "read_timeout": ANSWER_S,
             "write_timeout": ANSWER_S,
-            # The broker's lists then show a worker's connections under its name.
+            # RabbitMQ then lists a worker's connections under the worker's name.
             "client_properties": {"connection_name": sender},
         }

@@ -1,4 +1,7 @@
-"""The task: write, commit, ack."""
+"""The tasks of a worker: write, commit, then ack.
+
+`record_views` writes one message; `record_together` writes several in one transaction.
+"""
 
 from __future__ import annotations
 
@@ -18,36 +21,37 @@ from sqlalchemy import Engine
 from structlog.contextvars import bound_contextvars
 
 from history_worker.app import app, settings
-from history_worker.database import connect
-from history_worker.gathering import TOGETHER, Delivery
-from history_worker.holding import hold, hurry
-from history_worker.reasons import one_line
-from history_worker.refusals import dead_letter, decode_each, without_too_old, write_what_can_be
-from history_worker.writer import write
-from view_events import metrics
+from history_worker.slow_events import Trial, write_together
+from history_worker.unstorable_events import dead_letter, decode_each, without_too_old
+from safe_consumer.dead_letter_reasons import REDRIVEN, count_in, one_line
+from safe_consumer.group_commit import TOGETHER, Delivery
+from safe_consumer.retry import hurry
+from service import metrics
+from service.database import connect
 from view_events.event import TASK, VERSION, UnknownEventVersion, ViewEvent, decode_message, trace_ids
 
 log = structlog.get_logger(__name__)
 
 
 class Apart(Ignore):  # type: ignore[misc]
-    """Messages cannot be written together: something is wrong with one of them, and each is to be tried alone.
+    """Something is wrong with one of several messages, so each is to be tried alone.
 
-    Raised by `record_together`; Celery does not log it, and `history_worker.gathering` does as it says.
+    Raised by `record_together`. Celery does not log it; `safe_consumer.group_commit` acts on it.
     """
 
 
-@app.task(name=TASK, bind=True)  # type: ignore[untyped-decorator]
+@app.task(name=TASK, bind=True, Request="safe_consumer.request:Request")  # type: ignore[untyped-decorator]
 def record_views(self: Task, events: Sequence[dict[str, Any]], version: int = VERSION) -> None:
-    """Write the events of one message. Returning means committed.
+    """Write the events of one message. When this returns, they are committed.
 
-    Celery acknowledges the message after this returns (`task_acks_late`): commit, then ack. A crash between the two
-    means a redelivery, and the redelivery finds every id stored and changes nothing.
+    Celery acknowledges the message after this returns (`task_acks_late`). The order is always the same:
+    commit, then ack. A crash between the two leads to a redelivery. It finds every id stored and changes nothing.
 
-    While PostgreSQL is away the message stays held, unacknowledged. Events that can never be stored move to the
-    dead-letter queue, with the reason, and the others commit. A version that is not known moves the whole message.
+    While PostgreSQL is away, the worker keeps the message unacknowledged. Events that can never be stored, and events
+    for which PostgreSQL takes too long, become dead letters with a reason, and the others commit. If the version is
+    unknown, the whole message becomes a dead letter.
     """
-    # In every line that is logged about this message meanwhile.
+    # Every line that is logged inside this block has the task's id.
     with bound_contextvars(task_id=self.request.id):
         _record(self.request, events, version)
 
@@ -58,20 +62,22 @@ def _record(request: Context, events: Sequence[dict[str, Any]], version: int) ->
     metrics.worker().deliveries.labels("yes" if redelivered else "no").inc()
     decoded, refused = decode_each(events, version)
     batch, too_old = without_too_old(decoded, datetime.now(UTC))
-    stored, also_refused = write_what_can_be(batch, lambda part: hold(lambda: write(engine(), part)))
+    trial = Trial(engine(), (request.id, count_in(vars(request), REDRIVEN)))
+    stored, also_refused = trial.write_what_can_be(batch)
     count(batch, stored, len(also_refused), monotonic() - started)
     refused += too_old + also_refused
-    # Before the message is acknowledged: a crash between the two puts them there twice, and never not at all.
+    # Before the ack: after a crash between the two, events are dead-lettered twice, but never lost.
     dead_letter(refused, request.id)
+    trial.forget()
     say_committed(batch, started, stored=stored, refused=len(refused), redelivered=redelivered)
 
 
 @app.task(name=TOGETHER)  # type: ignore[untyped-decorator]
 def record_together(deliveries: Sequence[Delivery]) -> None:
-    """Write the events of several messages in one transaction. Returning means committed, and each is acknowledged.
+    """Write the events of several messages in one transaction. When this returns, they are committed.
 
-    Called by `history_worker.gathering` only. Raises Apart, and has written nothing, when anything is wrong with any of
-    them; Reject when the worker stops while PostgreSQL is away.
+    Then each message is acknowledged. Only `safe_consumer.group_commit` calls this. Raises Apart, and has written
+    nothing, if anything is wrong with any message. Raises Reject if the worker stops while PostgreSQL is away.
     """
     with bound_contextvars(**ids(deliveries)):
         started = monotonic()
@@ -79,10 +85,10 @@ def record_together(deliveries: Sequence[Delivery]) -> None:
             metrics.worker().deliveries.labels("yes" if delivery.redelivered else "no").inc()
         try:
             batch = events_of(deliveries)
-            stored = hold(lambda: write(engine(), batch)) if batch else 0
+            stored = write_together(engine(), batch) if batch else 0
         except Reject:
             raise
-        except Exception as error:  # whatever it is, it is about one of them
+        except Exception as error:  # whatever it is, one of the messages causes it
             log.debug("not together", reason=one_line(error))
             raise Apart from error
         count(batch, stored, 0, monotonic() - started)
@@ -91,7 +97,7 @@ def record_together(deliveries: Sequence[Delivery]) -> None:
 
 
 def events_of(deliveries: Sequence[Delivery]) -> list[ViewEvent]:
-    """All of them. Raises Apart when one is too old, and what `decode_message` raises."""
+    """Return the events of all messages. Raises Apart if one is too old, and the errors of `decode_message`."""
     batch, too_old = without_too_old(
         [event for delivery in deliveries for event in decode_message(delivery.body)], datetime.now(UTC)
     )
@@ -101,7 +107,7 @@ def events_of(deliveries: Sequence[Delivery]) -> list[ViewEvent]:
 
 
 def ids(deliveries: Sequence[Delivery]) -> dict[str, Any]:
-    """For the logs: `task_id`, and all of them where they are several."""
+    """Return the ids for the log: `task_id`, and `task_ids` if there are several."""
     found = [delivery.task_id for delivery in deliveries]
     return {"task_id": found[0], **({"task_ids": found} if len(found) > 1 else {})}
 
@@ -120,7 +126,7 @@ def say_committed(batch: Sequence[ViewEvent], started: float, *, stored: int, re
 
 
 def count(batch: Sequence[ViewEvent], stored: int, refused: int, took_s: float) -> None:
-    """After the commit: who is killed between the two has not counted it."""
+    """Count a batch. Called after the commit: a process that dies between the two has not counted the batch."""
     if batch:
         figures = metrics.worker()
         figures.batch_events.observe(len(batch))
@@ -132,7 +138,10 @@ def count(batch: Sequence[ViewEvent], stored: int, refused: int, took_s: float) 
 
 @task_failure.connect  # type: ignore[untyped-decorator]
 def _count_failure(sender: Task, exception: BaseException, args: Sequence[Any], **_: Any) -> None:
-    """Its message is dead-lettered as a whole. What is tried alone is counted there (history_worker/alone.py)."""
+    """Count the events of a message that is dead-lettered as a whole.
+
+    safe_consumer/second_try.py counts the messages that it tries itself.
+    """
     if sender.request.is_eager:
         return
     kinds: dict[type, str] = {UnknownEventVersion: "unknown-version", ValidationError: "no-event"}
@@ -141,11 +150,14 @@ def _count_failure(sender: Task, exception: BaseException, args: Sequence[Any], 
 
 
 def age_s(batch: Sequence[ViewEvent]) -> float:
-    """Since the oldest of them was received."""
+    """Return the seconds since the oldest event was received."""
     return (datetime.now(UTC) - min(event.received_at for event in batch)).total_seconds()
 
 
 @cache
 def engine() -> Engine:
-    """This child's connection to PostgreSQL: opened after the fork, one, since a child runs one task at a time."""
+    """Return this process's connection to PostgreSQL. It is opened after the fork.
+
+    It is a single one, because a process runs one task at a time.
+    """
     return connect(settings.database_url, pool_size=1, hurry=hurry)

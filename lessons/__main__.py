@@ -1,4 +1,4 @@
-"""`python -m lessons`: every lesson on a broker of its own, a line a lesson. `make lessons` starts it.
+"""`python -m lessons`: plays every lesson on one private RabbitMQ, and prints a line for each. This is `make lessons`.
 
 Exit status 1: a lesson failed.
 """
@@ -13,25 +13,25 @@ from pathlib import Path
 import click
 
 from flixtrail.commands.options import state_option
-from flixtrail.local.errors import DemoError
-from lessons import book, output
-from lessons.broker import Broker, running
-from lessons.errors import Skipped
-from lessons.stage import Event
+from lessons.harness import book, output
+from lessons.harness.broker import Broker, running
+from lessons.harness.errors import Skipped
+from lessons.harness.events import Event
+from local.errors import DemoError
 
 
 @click.command()
 @click.argument("names", nargs=-1)
-@click.option("--image", envvar="BROKER_IMAGE", metavar="IMAGE", help="On this image of RabbitMQ, in a container.")
+@click.option("--image", envvar="BROKER_IMAGE", metavar="IMAGE", help="Use this image of RabbitMQ, in a container.")
 @state_option
-@click.option("--record", envvar="RECORD", is_flag=True, help="Keep what is told, for the pages in docs/lessons.")
+@click.option("--record", envvar="RECORD", is_flag=True, help="Keep the output, for the pages in docs/lessons.")
 def main(names: tuple[str, ...], image: str | None, state: Path, *, record: bool) -> None:
     """Run all lessons, or those with these NAMES.
 
     \b
     make lessons                        all of them
     ONLY="exchanges queues" make lessons
-    BROKER_IMAGE=rabbitmq:4.3-management make lessons
+    BROKER_IMAGE=rabbitmq:4.3.6-management make lessons
     """  # noqa: D301 (click's \b)
     try:
         chosen = [book.lesson(name) for name in names] or book.lessons()
@@ -51,7 +51,7 @@ def main(names: tuple[str, ...], image: str | None, state: Path, *, record: bool
 
 
 def _one(lesson: book.Lesson, broker: Broker, *, record: bool) -> bool | None:
-    """Whether it passed; None: it was left out."""
+    """Play one lesson. Return whether it passed; None: it was left out."""
     told: list[Event] = []
     head = f"{lesson.number:2} {lesson.name:16}"
     try:
@@ -59,7 +59,7 @@ def _one(lesson: book.Lesson, broker: Broker, *, record: bool) -> bool | None:
     except Skipped as skipped:
         click.echo(f"{head} left out: {skipped}")
         return False if os.environ.get("REQUIRE_ALL") == "1" else None
-    except Exception as error:  # noqa: BLE001 (whatever it is, the others go on)
+    except Exception as error:  # noqa: BLE001 (the other lessons go on)
         click.echo(f"{head} FAILED after {len(told)} steps: {type(error).__name__}: {error}")
         click.echo(traceback.format_exc(limit=-3), err=True)
         return False

@@ -1,20 +1,22 @@
 """Acknowledgement and redelivery: when the broker may forget a message.
 
-A message that was delivered stays with the broker until its consumer has answered for it:
+A delivered message stays with the broker until its consumer has answered:
 
 | the answer | the message |
 | --- | --- |
 | ack | is gone |
-| reject, nack | is gone (or dead-lettered, where the queue has an exchange for that) |
+| reject, nack | is gone, or dead-lettered if the queue has a dead-letter exchange |
 | reject or nack, with requeue | goes back to its old place, and is delivered again |
-| none, and the channel ends | the same; so it is when a worker is killed |
+| none, and the channel closes | the same; this also happens when a worker is killed |
 
-(An ack or a nack may be **multiple**: for a message and all before it on the channel that have no answer yet.)
-What is delivered again is marked **redelivered**: somebody had it, and nobody knows how far they came. A worker that
-acknowledges **early**, before the work, loses messages when it dies. One that acknowledges **late**, after it, may do
-the same work twice; so the work must be **idempotent**: done twice is the same as done once.
+An answer names the message by its **delivery tag**. An ack or nack can be **multiple**: then it is for this message and
+for all earlier ones on the channel that have no answer yet.
 
-You will see every answer, workers that are killed with -9, and what Celery makes of a child process that is killed.
+A message that is delivered again is marked as **redelivered**: a consumer had it, and nobody knows how far it came. A
+worker that acknowledges **early**, before the work, loses messages when it dies. A worker that acknowledges **late**,
+after the work, may do the same work twice. So the work must be **idempotent**: twice has the same result as once.
+
+You will see every answer, workers that are killed with -9, and what Celery does when a child process is killed.
 """
 
 from __future__ import annotations
@@ -26,15 +28,15 @@ import psutil
 from amqp import spec
 from kombu import Producer, Queue
 
-from lessons.stage import Stage
+from lessons.harness.stage import Stage
 
 TRY = """
-1. `flixtrail lesson acknowledgement --set ack=early`: which proof fails, and where are the three jobs now?
-2. Take a message and requeue it, in a loop, without a pause. How often a second? Who would end it?
-3. Twice `channel.basic_ack(tag)` for one message: what does the broker say, and where are the others then?
+1. `.venv/bin/flixtrail lesson acknowledgement --set ack=early`: which proof fails, and where are the three jobs now?
+2. Take a message and requeue it, in a loop without a pause. How often does it come per second? What would end it?
+3. Call `channel.basic_ack(tag)` twice for one message. What does the broker answer, and where are the other messages?
 """
-#: A setting, and a value of it with which something cannot be proved.
 BREAKS = ("ack", "early")
+WHY = {"ack": "The worker acknowledged all three jobs before it worked, so RabbitMQ has forgotten them."}
 JOBS = ["one", "two", "three"]
 
 
@@ -48,16 +50,17 @@ def play(stage: Stage, *, ack: str = "late") -> None:
             Producer(channel).publish(body, routing_key=queue)
 
     def take() -> dict[str, bool]:
-        messages = iter(lambda: stage.get(channel, "work"), None)
+        """Take all messages of [work]: which are there, and which are marked as redelivered."""
+        messages = iter(lambda: channel.basic_get("work", no_ack=True), None)
         return {message.body: message.delivery_info["redelivered"] for message in messages}
 
     def kill_a_worker(ack: str) -> list[int | None]:
-        """One that has taken the jobs, between work and answer: what is in [work] and in [stored] then."""
+        """Kill a worker between work and ack. Return how many jobs are in [work] and in [stored] then."""
         publish(JOBS)
-        worker: Any = stage.spawn("-m", "lessons.hands.acknowledgement", ack)
+        worker: Any = stage.spawn("-m", "lessons.programs.acknowledgement", ack)
         worker.stdout.readline()
         worker.kill()
-        stage.eventually(lambda: stage.consumers("work"), 0)  # all that it held comes back at the same moment
+        stage.eventually(lambda: stage.consumers("work"), 0)  # its messages come back at the same moment
         return [stage.ready("work"), stage.ready("stored")]
 
     def fate(task: str) -> dict[str, int]:
@@ -65,7 +68,10 @@ def play(stage: Stage, *, ack: str = "late") -> None:
         stats = {"ack": 0, "redeliver": 0, **queue.get("message_stats", {})}
         return {"left": queue.get("messages", -1), "acked": stats["ack"], "redelivered": stats["redeliver"]}
 
-    stage.say("Answers: a ack, b reject, c requeue, d and e one nack, f and g one ack, h none. Then the channel ends.")
+    stage.say(
+        "Eight messages, a to h. The consumer acks a, rejects b and requeues c. One nack with requeue is for d and e, "
+        "one ack is for f and g. h gets no answer. Then the channel closes."
+    )
     publish(list("abcdefgh"))
     stage.eventually(lambda: stage.ready("work"), 8)
     a, b, c, _, e, _, g, _ = (Queue("work", channel=short).get() for _ in range(8))
@@ -75,25 +81,50 @@ def play(stage: Stage, *, ack: str = "late") -> None:
     short.send_method(spec.Basic.Nack, "Lbb", (e.delivery_tag, True, True))  # multiple, requeue
     g.ack(multiple=True)
     short.close()
+    stage.eventually(lambda: stage.ready("work"), 4)
     stage.moves("c, d, e, h", "[work]", "consumer", "[work]")
-    stage.prove("what is left, and whether it is marked redelivered", take(), dict.fromkeys("cdeh", True))
+    left = take()
+    stage.prove("c, d, e and h are in [work] again, marked as redelivered.", left, dict.fromkeys("cdeh", True))
 
-    stage.say("A worker takes three jobs, acknowledges them early, and is killed (-9) before it has stored one.")
+    stage.say("A worker takes three jobs, acknowledges them early, and is killed before it has stored one.")
     stage.moves("one", "[work]", "worker (acks, and is killed)", "nowhere")
-    stage.really("An ack is a commit.", "nobody has them; left in [work], and stored", kill_a_worker("early"), [0, 0])
-    stage.say("The next one stores the first job, and is killed before its late ack. Then another does all three.")
-    stage.prove("left in [work], and stored", kill_a_worker(ack), [3, 1])
+    seen = kill_a_worker("early")
+    stage.really(
+        "An ack means that the work is done.",
+        "No job is in [work], and none is stored: all three are lost.",
+        seen,
+        [0, 0],
+    )
+    stage.say("The next worker stores the first job, and is killed before its late ack.")
+    seen = kill_a_worker(ack)
+    stage.prove("All three jobs are in [work] again. One of them is already stored.", seen, [3, 1])
     stage.moves("one", "[work]", "worker (killed)", "[work]", "another worker", "[stored]")
-    stage.prove("all are marked, also the two with which nobody had begun", take(), dict.fromkeys(JOBS, True))
+    marked = take()
+    stage.prove(
+        "All three are marked as redelivered, although the worker had begun only one.",
+        marked,
+        dict.fromkeys(JOBS, True),
+    )
     publish(JOBS, "stored")
     rows = stage.drain(channel, "stored")
-    stage.prove("stored; and where the job is a unique key", [rows, [*dict.fromkeys(rows)]], [["one", *JOBS], JOBS])
+    stage.prove("Another worker did all three, so job one is stored twice: 4 rows.", rows, ["one", *JOBS])
+    stage.prove("Where the job is a unique key, there are 3 rows.", [*dict.fromkeys(rows)], JOBS)
 
-    stage.say("Celery, one worker: its four processes are killed. Each was at a task with other settings.")
-    celery: Any = stage.spawn("-m", "lessons.hands.acknowledgement_celery")
+    stage.say("A Celery worker has four processes. Each works on a task with other settings, and all four are killed.")
+    celery: Any = stage.spawn("-m", "lessons.programs.acknowledgement_celery")
     for child in [psutil.Process(int(celery.stdout.readline())) for _ in range(4)]:
         child.kill()
-    for late, reject in ((False, False), (False, True), (True, False), (True, True)):
-        task, back = f"acks_late={late} reject_on_worker_lost={reject}", int(late and reject)
-        expected = {"left": back, "acked": 1 - back, "redelivered": back}
-        stage.prove(task, stage.eventually(partial(fate, task), expected), expected)
+    kept, lost = {"left": 1, "acked": 0, "redelivered": 1}, {"left": 0, "acked": 1, "redelivered": 0}
+
+    def after_the_kill(expected: dict[str, int], *, late: bool, reject: bool) -> dict[str, int]:
+        task = f"acks_late={late} reject_on_worker_lost={reject}"
+        return stage.eventually(partial(fate, task), expected)
+
+    seen_task = after_the_kill(lost, late=False, reject=False)
+    stage.prove("With neither setting, the task was acknowledged, and is lost.", seen_task, lost)
+    seen_task = after_the_kill(lost, late=False, reject=True)
+    stage.prove("With `reject_on_worker_lost` alone, the task was acknowledged, and is lost.", seen_task, lost)
+    seen_task = after_the_kill(lost, late=True, reject=False)
+    stage.prove("With `acks_late` alone, the task was acknowledged, and is lost.", seen_task, lost)
+    seen_task = after_the_kill(kept, late=True, reject=True)
+    stage.prove("With both settings, the task is back in its queue.", seen_task, kept)

@@ -1,18 +1,18 @@
-"""Fan-out to services: one event, a queue for each service that wants it.
+"""Fan-out to services: one event, and a queue for each service that wants it.
 
-A publisher says once what happened. Each **service** that wants to know has a queue of its own, bound to the exchange,
-and gets a copy of every event there. It takes them at its own pace, acknowledges them for itself, and may be away: its
-queue collects meanwhile. Whoever comes later binds one more queue, and the publisher is not changed.
+A publisher says once what happened. Each **service** that wants to know has its own queue, bound to the exchange, and
+gets a copy of every event. It takes the events at its own pace, and acknowledges them for itself. While it is away, its
+queue collects them. A service that is added later binds one more queue. The publisher does not change.
 
-| who consumes | gets |
+| who consumes | what they get |
 | --- | --- |
-| several services, a queue each | every event, each of them |
-| several instances of a service, one queue | every event, one of them |
+| several services, with one queue each | each service gets every event |
+| several instances of a service, with one queue | one of them gets each event |
 | a subscriber with an exclusive queue | every event while it is connected |
 
-The events here go through Flixtrail's exchange `(views)`. One service is behind it, history; a second one would need a
-queue and a binding, no more. You will see two services get one event, two instances share a queue, a service that was
-away catch up, and a subscriber that cannot.
+In this lesson the events go through Flixtrail's exchange (views). In Flixtrail one service is behind it, history. A
+second service needs a queue and a binding, and nothing else. You will see two services that get the same event, two
+instances that share a queue, a service that was away and catches up, and a subscriber that cannot.
 """
 
 from __future__ import annotations
@@ -21,38 +21,40 @@ from contextlib import suppress
 
 from kombu import Consumer, Message, Producer, Queue
 
-from lessons.stage import Stage
+from lessons.harness.stage import Stage
 from view_events.topology import VIEWS, routing_key
 
 TRY = """
-1. `flixtrail lesson fan_out --set queue=history`: the second service takes the first one's queue. Who gets what?
+1. `.venv/bin/flixtrail lesson fan_out --set queue=history`: the second service uses the queue of the first. Who gets
+   what?
 2. Bind the queue of the second service with `view.#.started.#`. Which events does it get now?
 3. Restart the broker while the second service is away. What must be durable, so that it can still catch up?
 """
 BREAKS = ("queue", "history")
+WHY = {"queue": "Two services with one queue share its messages: each event goes to one of them."}
 
 
 class Service:
-    """Consumes from its making until it leaves."""
+    """Consumes from the moment it is made until it leaves."""
 
     def __init__(self, stage: Stage, name: str, queue: Queue) -> None:
         self._connection = stage.connect(name)
-        self._got: list[str] = []
-        Consumer(self._connection.channel(), queue, on_message=self._take).consume()
+        self._received: list[str] = []
+        Consumer(self._connection.channel(), queue, on_message=self._on_message).consume()
 
-    def got(self, how_many: int) -> list[str]:
-        """So many views, once they are here: those that were not asked for yet."""
+    def receive(self, how_many: int) -> list[str]:
+        """Wait for so many view events, and return those that came since the last call."""
         with suppress(TimeoutError):
-            while len(self._got) < how_many:
+            while len(self._received) < how_many:
                 self._connection.drain_events(timeout=2)
-        got, self._got = self._got, []
-        return got
+        received, self._received = self._received, []
+        return received
 
     def leave(self) -> None:
         self._connection.close()
 
-    def _take(self, message: Message) -> None:
-        self._got.append(message.body)
+    def _on_message(self, message: Message) -> None:
+        self._received.append(message.body)
         message.ack()
 
 
@@ -63,37 +65,47 @@ def play(stage: Stage, *, queue: str = "recommendations") -> None:
         for view in views:
             producer.publish(view, routing_key=routing_key(["finished"]))
 
-    stage.say("Two services with a durable queue each, and a page that shows what is on now, with an exclusive one.")
+    stage.say(
+        "History and recommendations are services with a durable queue each. A web page that shows the current views "
+        "has an exclusive queue."
+    )
     history = Service(stage, "history", Queue("history", VIEWS, "view.#"))
     other = Service(stage, "recommendations", Queue(queue, VIEWS, "view.#"))
     page_queue = Queue("page", VIEWS, "view.#", exclusive=True, auto_delete=True, durable=False)
     page = Service(stage, "page", page_queue)
     publish("view 1")
-    stage.moves("view 1", "publisher", "(views)", f"[history] [{queue}] [page]", "three services")
-    got = [service.got(1) for service in (history, other, page)]
-    stage.prove("history, recommendations and the page got", got, [["view 1"]] * 3)
+    stage.moves("view 1", "publisher", "(views)", "[history] [{queue}] [page]", "three services", queue=queue)
+    got = [service.receive(1) for service in (history, other, page)]
+    stage.prove("History, recommendations and the page got view 1 each.", got, [["view 1"]] * 3)
 
-    stage.say("History gets a second instance, on the same queue.")
+    stage.say("History gets a second instance, which uses the same queue.")
     second = Service(stage, "history 2", Queue("history", VIEWS, "view.#"))
     publish("view 2", "view 3", "view 4", "view 5")
-    myth = "All consumers of a queue get all of its messages."
-    seen = [history.got(2), second.got(2)]
-    stage.really(myth, "the two instances got", sorted(seen), [["view 2", "view 4"], ["view 3", "view 5"]])
-    stage.prove("recommendations got", other.got(4), ["view 2", "view 3", "view 4", "view 5"])
+    got = sorted([history.receive(2), second.receive(2)])
+    stage.really(
+        "All consumers of a queue get all its messages.",
+        "The two instances share them: one got view 2 and 4, the other one got view 3 and 5.",
+        got,
+        [["view 2", "view 4"], ["view 3", "view 5"]],
+    )
+    views = ["view 2", "view 3", "view 4", "view 5"]
+    stage.prove("Recommendations has its own queue, and got all four.", other.receive(4), views)
 
-    stage.say("Recommendations goes away, the page is closed, history is one instance again. Two more views happen.")
+    stage.say(
+        "Recommendations stops, the page is closed, and history has one instance again. Then two more views happen."
+    )
     for service in (other, page, second):
         service.leave()
     consumers = stage.eventually(lambda: [stage.consumers(queue), stage.consumers("history")], [0, 1])
-    stage.prove("consumers of recommendations, and of history", consumers, [0, 1])
+    stage.prove("[{queue}] has no consumer now, and [history] has one.", consumers, [0, 1], queue=queue)
     publish("view 6", "view 7")
-    stage.moves("view 6", "publisher", "(views)", f"[history] [{queue}]")
-    stage.prove("history, which was not disturbed, got", history.got(2), ["view 6", "view 7"])
-    stage.prove(f"views that wait in [{queue}]", stage.ready(queue), 2)
-    stage.prove("the page's queue", stage.ready("page"), None)
+    stage.moves("view 6", "publisher", "(views)", "[history] [{queue}]", queue=queue)
+    stage.prove("History got view 6 and view 7.", history.receive(2), ["view 6", "view 7"])
+    stage.prove("Two view events wait in [{queue}].", stage.ready(queue), 2, queue=queue)
+    stage.prove("The queue of the page is gone.", stage.ready("page"), None)
 
-    stage.say("Both come back, and one more view happens.")
+    stage.say("Recommendations and the page come back, and one more view happens.")
     back, page = Service(stage, "recommendations", Queue(queue)), Service(stage, "page", page_queue)
     publish("view 8")
-    stage.prove("recommendations caught up: it got", back.got(3), ["view 6", "view 7", "view 8"])
-    stage.prove("the page has a new queue: it got", page.got(1), ["view 8"])
+    stage.prove("Recommendations caught up: it got view 6, 7 and 8.", back.receive(3), ["view 6", "view 7", "view 8"])
+    stage.prove("The page has a new queue: it only got view 8.", page.receive(1), ["view 8"])

@@ -1,17 +1,26 @@
 """Direct and indirect messaging: who waits, who notices, what is lost.
 
-A service tells another one something in two ways. **Direct** messaging is a call, such as HTTP: the sender knows the
-receiver's address, and waits for its answer. **Indirect** messaging has a **broker** in between: the sender hands it a
-message, the receiver takes it out of a queue when it can, and neither has to know the other.
+A service can tell another service something in two ways. **Direct** messaging is a call, such as HTTP. The sender knows
+the receiver's address, and waits for its answer. **Indirect** messaging uses a **broker** in between. The sender hands
+a message to the broker, and the receiver takes it from a queue when it can. Neither has to know the other.
 
 | the receiver is | a call | a message |
 | --- | --- | --- |
-| up | the answer says that it is done | the confirm says that the broker has it |
+| up | the answer says that the work is done | the confirm says that the broker has the message |
 | slow | the sender waits, or gives up and does not know | the message waits, the sender does not |
-| down | the sender notices at once, and must keep the view itself | the sender notices nothing, the queue keeps it |
+| down | the sender notices at once, and must keep the event itself | the sender does not notice, the queue keeps it |
 
-You will send the same views both ways. Neither way is the better one. Who needs an answer calls: Flixtrail's pages call
-the history API. Who only tells that something happened sends a message; and then the broker is what must be up.
+What a message says is one of three things:
+
+| message | example | the sender expects |
+| --- | --- | --- |
+| **command** | "store this view" | that one receiver does it |
+| **query** | "what has alice watched?" | an answer |
+| **event** | "alice started clip-1" | nothing: it has happened, and any service may want to know |
+
+In this lesson you send the same view events both ways. Neither way is better. Use a call if you need an answer:
+Flixtrail's pages call the history API with a query. Use a message if you only tell what happened: Flixtrail's view
+events. Then the broker has to be up.
 """
 
 from __future__ import annotations
@@ -23,22 +32,24 @@ from typing import ClassVar
 import urllib3
 from kombu import Consumer, Message, Producer, Queue
 
-from lessons.stage import Stage
+from lessons.harness.stage import Stage
 
 TRY = """
-1. `flixtrail lesson messaging --set auto_delete=true`: the queue now ends with its receiver. Which proof fails?
-2. After the timeout, let the sender call again with the same view. What does the receiver have then? What would a view
-   have to carry, so that the receiver can tell?
-3. Publish ten views while the receiver is down. In which order do they come when it is back?
+1. `.venv/bin/flixtrail lesson messaging --set auto_delete=true`: RabbitMQ deletes the queue when its receiver leaves.
+   Which proof fails?
+2. After the timeout, let the sender call again with the same view event. What does the receiver have then? What would a
+   view event have to contain, so that the receiver can tell?
+3. Publish ten view events while the receiver is down. In which order do they arrive when it is back?
 """
 BREAKS = ("auto_delete", True)
+WHY = {"auto_delete": "An auto-delete queue is deleted when its last consumer leaves, so nothing keeps view 3."}
 
-#: How long the sender waits for an answer.
-PATIENCE_S = 1
+#: Seconds that the sender waits for an answer.
+TIMEOUT_S = 1
 
 
 class Receiver(BaseHTTPRequestHandler):
-    """Takes views by HTTP, and does them."""
+    """Receives view events over HTTP, and notes them."""
 
     done: ClassVar[list[str]] = []
 
@@ -49,10 +60,10 @@ class Receiver(BaseHTTPRequestHandler):
 
 
 def call(server: HTTPServer, view: str) -> int | str:
-    """What the sender learns: the status, or the error."""
+    """Return what the sender learns: the status, or the error."""
     try:
         address = f"http://127.0.0.1:{server.server_port}"
-        return urllib3.request("POST", address, body=view, timeout=PATIENCE_S, retries=False).status
+        return urllib3.request("POST", address, body=view, timeout=TIMEOUT_S, retries=False).status
     except urllib3.exceptions.HTTPError as error:
         return type(error).__name__
 
@@ -60,39 +71,58 @@ def call(server: HTTPServer, view: str) -> int | str:
 def play(stage: Stage, *, auto_delete: bool = False) -> None:
     # With confirms, `publish` returns when the broker has the message.
     producer = Producer(stage.connect("sender", transport_options={"confirm_publish": True}), routing_key="history")
-    connection, taken = stage.connect("receiver"), list[Message]()
-    receiver = Consumer(connection, Queue("history", auto_delete=auto_delete), on_message=taken.append)
+    connection, received = stage.connect("receiver"), list[Message]()
+    receiver = Consumer(connection, Queue("history", auto_delete=auto_delete), on_message=received.append)
     Receiver.done.clear()
     with HTTPServer(("127.0.0.1", 0), Receiver) as server:
-        stage.say("The receiver is up. A call ends when it has done its work; a message when the broker has it.")
+        stage.say("The receiver is up.")
         Thread(target=server.handle_request, daemon=True).start()
         stage.moves("view 1", "sender", "receiver")
-        stage.prove("call: the sender learns", call(server, "view 1"), 202)
-        stage.prove("call: the receiver has", Receiver.done, ["view 1"])
+        stage.prove("The call was answered with 202: the work is done.", call(server, "view 1"), 202)
+        stage.prove("By the call, the receiver has view 1.", Receiver.done, ["view 1"])
         receiver.consume()
         producer.publish("view 1")
         stage.moves("view 1", "sender", "()", "[history]", "receiver")
         connection.drain_events(timeout=5)
-        stage.prove("message: the receiver has", [message.body for message in taken], ["view 1"])
-        taken.pop().ack()
-        stage.say("The receiver is slow. The caller waits, and gives up; only then the receiver gets round to it.")
-        stage.prove("call: the sender learns", call(server, "view 2"), "ReadTimeoutError")
+        stage.prove("By the message, the receiver has view 1.", [message.body for message in received], ["view 1"])
+        received.pop().ack()
+
+        stage.say("The receiver is slow. The caller waits one second and gives up. Then the receiver does the work.")
+        stage.prove("The call failed with a timeout.", call(server, "view 2"), "ReadTimeoutError")
         server.handle_request()
-        stage.really("An unanswered call did not arrive.", "the receiver has", Receiver.done, ["view 1", "view 2"])
+        stage.really(
+            "A call without an answer did not arrive.",
+            "By the calls, the receiver has view 1 and view 2.",
+            Receiver.done,
+            ["view 1", "view 2"],
+        )
         producer.publish("view 2")
         unacked = stage.eventually(lambda: stage.unacked("history"), 1)
-        stage.prove("message: the sender is done; views with the receiver, not acknowledged", unacked, 1)
+        stage.prove("The sender of the message is done, and the receiver has not acknowledged it yet.", unacked, 1)
         connection.drain_events(timeout=5)
-        taken.pop().ack()
+        received.pop().ack()
+
     stage.say("The receiver is down.")
-    stage.prove("call: the sender learns", call(server, "view 3"), "NewConnectionError")
+    stage.prove("The call failed at once: nobody listens.", call(server, "view 3"), "NewConnectionError")
     receiver.cancel()
     producer.publish("view 3")
     stage.moves("view 3", "sender", "()", "[history]")
-    stage.prove("message: views that wait in [history]", stage.ready("history"), 1)
-    stage.really("A confirm comes from the receiver.", "confirmed, and receivers there", stage.consumers("history"), 0)
-    stage.say("It is up again. The call's view is lost, unless its sender kept it; the message was kept.")
-    stage.prove("call: the receiver has", Receiver.done, ["view 1", "view 2"])
+    stage.prove("The message waits in [history].", stage.ready("history"), 1)
+    if stage.ready("history") is None:
+        return  # the queue is gone: there is nothing more to show
+    stage.really(
+        "A confirm comes from the receiver.",
+        "The broker confirmed view 3 while [history] had no consumer.",
+        stage.consumers("history"),
+        0,
+    )
+
+    stage.say("The receiver is up again.")
+    stage.prove(
+        "By calls it still has view 1 and view 2 only: view 3 is lost, unless the sender kept it.",
+        Receiver.done,
+        ["view 1", "view 2"],
+    )
     receiver.consume()
     connection.drain_events(timeout=5)
-    stage.prove("message: the receiver gets", [message.body for message in taken], ["view 3"])
+    stage.prove("By the message it gets view 3: the queue kept it.", [message.body for message in received], ["view 3"])

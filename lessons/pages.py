@@ -1,7 +1,7 @@
-"""`python -m lessons.pages`: writes docs/lessons from the lessons; `--check` (in `make lint`) says what is out of date.
+"""`python -m lessons.pages`: writes docs/lessons from the lessons. `--check` (in `make lint`) lists pages out of date.
 
-A page is the lesson's own text, its picture, its code, what it told in a real run, its exercise, and where Flixtrail
-uses what it is about; in English and in Korean.
+A page has the lesson's text, its picture, its output in a real run, its code, its exercises, and where Flixtrail uses
+what it teaches; in English and in Korean.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import click
 
-from flixtrail.local.program import ROOT
-from lessons import output
-from lessons.book import Lesson, lessons
-from lessons.terms import Term, terms
+from lessons.harness import output
+from lessons.harness.book import KOREAN_EXERCISE, Lesson, lessons
+from lessons.harness.terms import Term, terms
+from local.unsupervised_part import ROOT
 
 FOLDER = ROOT / "docs" / "lessons"
 GENERATED = "<!-- Made by `python -m lessons.pages`. -->"
@@ -24,9 +24,11 @@ GENERATED = "<!-- Made by `python -m lessons.pages`. -->"
 
 @dataclass(frozen=True)
 class Words:
-    """What stands between the parts, in one language."""
+    """The headings and notes of a page, in one language."""
 
+    language: str
     code: str
+    harness: str
     told: str
     exercise: str
     used: str
@@ -37,6 +39,11 @@ class Words:
 
 
 ENGLISH = Words(
+    language="en",
+    harness=(
+        "`stage` is the lessons' harness: it tells what happens, compares, and asks the broker what it knows. "
+        "Everything else is the API of [kombu](https://docs.celeryq.dev/projects/kombu/), as in your own program."
+    ),
     code="The code",
     told="What happens",
     exercise="Try it",
@@ -47,19 +54,25 @@ ENGLISH = Words(
     where="Where Flixtrail uses it",
 )
 KOREAN = Words(
+    language="ko",
+    harness=(
+        "`stage` 는 레슨을 실행하는 도구입니다. 일어나는 일을 알려 주고, 값을 비교하고, 브로커에 상태를 묻습니다. "
+        "나머지는 모두 [kombu](https://docs.celeryq.dev/projects/kombu/)의 API이며, "
+        "여러분의 프로그램에서도 그대로 씁니다."
+    ),
     code="코드",
     told="실행 결과",
-    exercise="해 보기",
-    used="Flixtrail 에서는",
+    exercise=KOREAN_EXERCISE,
+    used="Flixtrail에서는",
     all_lessons="전체 목록",
     term="용어",
     meaning="뜻",
-    where="Flixtrail 에서 쓰는 곳",
+    where="Flixtrail에서 쓰는 곳",
 )
 
 
 def pages() -> dict[Path, str]:
-    """All pages with what should stand in them. Raises FileNotFoundError, LookupError, ValueError: what is missing."""
+    """Return all pages with their texts. Raises FileNotFoundError, LookupError, ValueError: something is missing."""
     book = lessons()
     made = {FOLDER / "README.md": _index(book), FOLDER / "glossary.md": _glossary(book)}
     for lesson in book:
@@ -69,18 +82,15 @@ def pages() -> dict[Path, str]:
 
 
 def english(lesson: Lesson) -> str:
-    """The lesson's page."""
+    """Return the lesson's page."""
     title = f"{lesson.number}. {lesson.title}"
     return _page(lesson, title, lesson.text, lesson.exercise, ENGLISH)
 
 
 def korean(lesson: Lesson) -> str:
-    """The same in Korean. Raises ValueError when the text has no title or no exercise."""
-    head, found, exercise = lesson.korean().partition(f"\n## {KOREAN.exercise}\n")
-    title, _, text = head.strip().partition("\n")
-    if not found or not title.startswith("# "):
-        raise ValueError(f"lessons/ko/{lesson.name}.md: expected `# title`, text, and `## {KOREAN.exercise}`")
-    return _page(lesson, f"{lesson.number}. {title[2:]}", text.strip(), exercise.strip(), KOREAN)
+    """Return the page in Korean. Raises ValueError if the text has no title or no exercise."""
+    spoken = lesson.korean
+    return _page(lesson, f"{lesson.number}. {spoken.title}", spoken.text, spoken.exercise, KOREAN)
 
 
 def _page(lesson: Lesson, title: str, text: str, exercise: str, words: Words) -> str:
@@ -92,13 +102,14 @@ def _page(lesson: Lesson, title: str, text: str, exercise: str, words: Words) ->
     parts = [
         GENERATED,
         f"# {title}",
-        f"[{words.all_lessons}](../README.md) · [{other}]({elsewhere}) · `flixtrail lesson {lesson.name}`",
+        f"[{words.all_lessons}](../README.md) · [{other}]({elsewhere}) · `.venv/bin/flixtrail lesson {lesson.name}`",
         text,
         f"![{lesson.title}](../pictures/{lesson.name}.svg)",
         f"## {words.told}",
-        f"```\n{output.kept(lesson.name).rstrip()}\n```",
+        f"```\n{output.kept(lesson.name, words.language).rstrip()}\n```",
         f"## {words.code}",
-        f"[{source}](../../../{source})",
+        *(_program(name) for name in lesson.programs),
+        f"[{source}](../../../{source}). {words.harness}",
         f"```python\n{code[code.index('def play(') :].rstrip()}\n```",
         f"## {words.exercise}",
         exercise,
@@ -108,17 +119,22 @@ def _page(lesson: Lesson, title: str, text: str, exercise: str, words: Words) ->
     return "\n\n".join(parts) + "\n"
 
 
+def _program(name: str) -> str:
+    path = f"lessons/programs/{name}.py"
+    return f"[{path}](../../../{path})\n\n```python\n{(ROOT / path).read_text().rstrip()}\n```"
+
+
 def _used(found: Sequence[Term], words: Words) -> str:
     rows = [f"| {words.term} | {words.meaning} | {words.where} |", "| --- | --- | --- |"]
     for term in found:
         name, meaning = (term.en, term.meaning_en) if words is ENGLISH else (term.ko, term.meaning_ko)
-        rows.append(f"| {name} | {meaning} | {_where(term, '../../..')} |")
+        rows.append(f"| {name} | {meaning} | {_where(term, '../../..', words)} |")
     return "\n".join(rows)
 
 
-def _where(term: Term, root: str) -> str:
+def _where(term: Term, root: str, words: Words) -> str:
     if term.used is None:
-        return f"not used: {term.unused}"
+        return f"not used: {term.unused}" if words is ENGLISH else f"쓰지 않음: {term.unused_ko}"
     return f"[{term.used[0]}:{term.line}]({root}/{term.used[0]}#L{term.line})"
 
 
@@ -128,24 +144,28 @@ def _index(book: Sequence[Lesson]) -> str:
         "",
         "# Lessons: messaging, to run and to break",
         "",
-        "Each concept of messaging with RabbitMQ as a short program that runs against a real broker, shows each step,",
-        "and proves what it says with what the broker says. 한국어: 아래 표의 두 번째 열.",
+        "Each lesson is a program that runs on a real RabbitMQ. It shows each step, and proves each sentence with an",
+        "answer of the broker. Begin with [hello](en/hello.md): two small programs in two terminals.",
+        "",
+        "레슨마다 실제 RabbitMQ에서 실행되는 프로그램입니다. 단계마다 일어나는 일을 보여 주고, 문장마다",
+        "브로커의 응답으로 증명합니다.",
+        "[hello](ko/hello.md)부터 시작하세요. 작은 프로그램 두 개를 두 터미널에서 실행합니다.",
         "",
         "```",
-        "make lessons                                    all of them, a line a lesson",
-        "flixtrail lesson                                the list",
-        "flixtrail lesson exchanges                      step by step, with messages that move",
-        "flixtrail lesson exchanges --set x_match=any    change a setting, and see what it breaks",
+        "make lessons                                               play all lessons, one line for each",
+        ".venv/bin/flixtrail lesson                                 list the lessons",
+        ".venv/bin/flixtrail lesson exchanges                       play one, step by step",
+        ".venv/bin/flixtrail lesson exchanges --ko                  한국어로 실행",
+        ".venv/bin/flixtrail lesson exchanges --set x_match=any     change a setting, and see which proof fails",
         "```",
         "",
         "| | English | 한국어 |",
         "| --: | --- | --- |",
     ]
     for lesson in book:
-        title = lesson.korean().partition("\n")[0].removeprefix("# ")
-        lines.append(
-            f"| {lesson.number} | [{lesson.title}](en/{lesson.name}.md) | [{title}](ko/{lesson.name}.md) |",
-        )
+        english_page = f"[{lesson.title}](en/{lesson.name}.md)"
+        korean_page = f"[{lesson.korean.title}](ko/{lesson.name}.md)"
+        lines.append(f"| {lesson.number} | {english_page} | {korean_page} |")
     lines += [
         "",
         "## Concept, lesson, and where Flixtrail uses it",
@@ -155,7 +175,9 @@ def _index(book: Sequence[Lesson]) -> str:
     ]
     for lesson in book:
         link = f"[{lesson.name.replace('_', ' ')}](en/{lesson.name}.md)"
-        lines += [f"| {term.en} | {term.ko} | {link} | {_where(term, '../..')} |" for term in terms(lesson.name)]
+        lines += [
+            f"| {term.en} | {term.ko} | {link} | {_where(term, '../..', ENGLISH)} |" for term in terms(lesson.name)
+        ]
     lines += ["", "All terms with what they mean, in both languages: [glossary](glossary.md).", ""]
     return "\n".join(lines)
 
@@ -170,7 +192,7 @@ def _glossary(book: Sequence[Lesson]) -> str:
 
 
 def stale(made: Mapping[Path, str]) -> list[Path]:
-    """The files that are not as they should be, and those that should not be there."""
+    """Return the pages that are out of date, and those that no lesson has any more."""
     there = {*FOLDER.glob("*.md"), *FOLDER.glob("en/*.md"), *FOLDER.glob("ko/*.md")}
     old = [path for path, text in made.items() if not path.exists() or path.read_text() != text]
     return sorted([*old, *(there - set(made))])

@@ -1,97 +1,105 @@
-"""Queue properties: how long a queue lives, how much it holds, and what it gives up.
+"""Queue properties: how long a queue lives.
 
-You will see each at work. A **durable** queue lives through a restart, an **exclusive** one goes with its connection,
-an **auto-delete** one with its last consumer, `x-expires` after it was unused for so long. `x-message-ttl` is how long
-a message may wait; its own `expiration` counts if it is lower. `x-max-length` and `x-max-length-bytes` are how much may
-wait, `x-overflow` what goes when more comes. `x-dead-letter-exchange` takes what the queue gives up; the header
-`x-death` says why. `x-queue-type`: classic, on one node; quorum, a replicated log on disk, always durable and shared.
+A queue's properties are set when it is declared, and do not change afterwards.
+
+| the queue | is deleted |
+| --- | --- |
+| **durable** | not by a restart of the broker |
+| **exclusive** | when its connection closes; no other connection may use it |
+| **auto-delete** | when its last consumer leaves |
+| `x-expires` | when it was not used for so many milliseconds |
+
+`x-queue-type` is the kind of queue. **classic** is on one node. **quorum** is a replicated log on disk: it is always
+durable and never exclusive.
+
+You will see each of them, declarations that the broker refuses, and what is there after a restart.
 """
 
 from __future__ import annotations
 
-from contextlib import suppress
-
-from amqp.exceptions import AMQPError, MessageNacked
+from amqp.exceptions import AMQPError
 from kombu import Exchange, Producer, Queue
 
-from lessons.stage import Stage
+from lessons.harness.stage import Stage
 
 TRY = """
-1. `flixtrail lesson queues --set limit=x-length-bytes`: which proof fails? Why did nobody object before?
-2. Let (dead) lead back to [line], and look at the `x-death` of `short` some seconds later. What does it count?
-3. Declare [line] a second time, with an `x-expires`. What does the broker say? How would a policy do it?
+1. `.venv/bin/flixtrail lesson queues --set auto_delete=true`: which proof fails? When does this queue disappear?
+2. Declare [history] a second time, with an `x-expires`. What does the broker answer? How would a policy do it?
+3. Declare an exclusive queue, and let the connection close. What happens to its messages?
 """
-#: A setting, and a value of it with which something cannot be proved.
-BREAKS = ("limit", "x-length-bytes")
+BREAKS = ("auto_delete", True)
+WHY = {"auto_delete": "RabbitMQ deletes an auto-delete queue when its last consumer leaves."}
 DEAD, QUORUM = {"x-dead-letter-exchange": "dead"}, {"x-queue-type": "quorum"}
 
 
-def play(stage: Stage, *, limit: str = "x-max-length-bytes") -> None:
+def play(stage: Stage, *, auto_delete: bool = False) -> None:
     owner, channel = stage.connect("owner"), stage.connect(transport_options={"confirm_publish": True}).channel()
     producer = Producer(channel)
-    Queue("dead", Exchange("dead", "fanout"), channel=channel).declare()
 
-    stage.say("[mine] is exclusive. A queue without a name is auto-delete. [brief] may lie unused for 0.5 s.")
+    stage.say("[history] has a consumer that leaves.")
+    Queue("history", auto_delete=auto_delete, channel=channel).declare()
+    channel.basic_cancel(channel.basic_consume("history"))
+    stage.prove("[history] is still there, and empty.", stage.ready("history"), 0)
+
+    stage.say("[mine] is exclusive. It belongs to the connection that declared it.")
     Queue("mine", exclusive=True, channel=owner.channel()).declare()
-    stage.prove("another connection may not use [mine]: error", refused(stage, "mine", exclusive=True), 405)
-    name = Queue("", auto_delete=True, channel=channel).declare()
-    stage.prove("the broker made up a name that begins with", name[:8], "amq.gen-")
-    stage.really("Auto-delete: no consumer, no queue.", "it never had one, is there, and has", stage.ready(name), 0)
-    channel.basic_cancel(channel.basic_consume(name))
+    stage.prove("The broker refuses it to another connection, with 405.", refused(stage, "mine", exclusive=True), 405)
     owner.release()
+    stage.prove("[mine] went with its connection.", stage.eventually(lambda: stage.ready("mine"), None), None)
+
+    stage.say("A queue is declared without a name, as auto-delete.")
+    name = Queue("", auto_delete=True, channel=channel).declare()
+    stage.prove("The broker made up a name that begins with `amq.gen-`.", name[:8], "amq.gen-")
+    stage.really(
+        "An auto-delete queue needs a consumer to exist.",
+        "It never had a consumer, and is still there.",
+        stage.ready(name),
+        0,
+    )
+    channel.basic_cancel(channel.basic_consume(name))
+    stage.prove(
+        "It is gone, because its last consumer has left.", stage.eventually(lambda: stage.ready(name), None), None
+    )
+
+    stage.say("[brief] has an `x-expires` of 500 milliseconds, and a message. Nobody uses it.")
+    Queue("dead", Exchange("dead", "fanout"), channel=channel).declare()
     Queue("brief", queue_arguments={"x-expires": 500, **DEAD}, channel=channel).declare()
     producer.publish("hello", routing_key="brief")
-    left = stage.eventually(lambda: [one["name"] for one in stage.management.get("queues", stage.vhost)], ["dead"])
-    stage.prove("consumer and connection went, and 0.5 s. Queues that are left", left, ["dead"])
-    stage.really("`x-expires` is for messages.", "[brief] went with its message; in [dead]", stage.ready("dead"), 0)
+    stage.moves("hello", "publisher", "()", "[brief]")
+    gone = stage.eventually(lambda: stage.has_queue("brief"), expected=False)  # counting its messages would use it
+    stage.prove("[brief] is gone after 500 ms.", gone, expected=False)
+    stage.really(
+        "The messages of an expired queue are dead-lettered.",
+        "The message went with [brief]: [dead] is empty.",
+        stage.ready("dead"),
+        0,
+    )
 
-    stage.say("Five queues get a, b and c. Three have room for two messages, two for two bytes. What do they give up?")
-    for name, arguments, expected in (
-        ("drop-head", {"x-max-length": 2}, ["bc", "abc", "a"]),
-        ("reject", {"x-max-length": 2, "x-overflow": "reject-publish"}, ["ab", "ab", ""]),
-        ("reject-dlx", {"x-max-length": 2, "x-overflow": "reject-publish-dlx"}, ["ab", "ab", "c"]),
-        ("bytes", {limit: 2}, ["bc", "abc", "a"]),
-        ("typo", {"x-length-bytes": 2}, ["abc", "abc", ""]),
-    ):
-        Queue(name, queue_arguments={**arguments, **DEAD}, channel=channel).declare()
-        confirmed = ""
-        for body in "abc":
-            with suppress(MessageNacked):
-                producer.publish(body, routing_key=name)
-                confirmed += body
-        stage.eventually(lambda: stage.ready("dead"), len(expected[2]), within_s=3)
-        seen = ["".join(stage.drain(channel, name)), confirmed, "".join(stage.drain(channel, "dead"))]
-        stage.prove(f"[{name}], {arguments}: has, confirmed, gave up", seen, expected)
-    stage.really("`x-length-bytes` limits.", "nothing is limited, and nobody says so", seen, ["abc", "abc", ""])
+    stage.say("The broker refuses some declarations.")
+    stage.prove("An `x-max-priority` above 255 is refused with 406.", refused(stage, "sorts", max_priority=256), 406)
+    code = refused(stage, "log", exclusive=True, queue_arguments=QUORUM)
+    stage.prove("An exclusive quorum queue is refused with 406.", code, 406)
 
-    stage.say("[line] gets `long`, which may wait for 60 s, and `short`, for 0.1 s; [a] and [b] get a message each.")
-    waits = (("line", 90, "long", 60), ("line", 90, "short", 0.1), ("a", 90, "expiration", 0.4), ("b", 0.4, "TTL", 90))
-    for name, ttl, body, expiration in waits:
-        Queue(name, message_ttl=ttl, queue_arguments=DEAD, channel=channel).declare()
-        producer.publish(body, routing_key=name, expiration=expiration)
-    stage.eventually(lambda: stage.ready("dead"), 2)
-    stage.prove("90 s and 0.4 s: the lower counts. Dead", sorted(stage.drain(channel, "dead")), ["TTL", "expiration"])
-    stage.really("Expired is gone.", "`short` expired behind `long`, and waits. [line] has", stage.ready("line"), 2)
-    channel.basic_get("line", no_ack=True)
-    stage.moves("short", "[line]", "(dead)", "[dead]")
-    stage.prove("`long` was taken. Now [dead] has", stage.eventually(lambda: stage.ready("dead"), 1), 1)
-    death = channel.basic_get("dead", no_ack=True).headers["x-death"][0]
-    stage.prove("its x-death says", [death["reason"], death["queue"], death["count"]], ["expired", "line", 1])
-
-    stage.say("Some queues are refused (by RabbitMQ 4 perhaps [passing]). Two get a transient message; then a restart.")
-    stage.prove("an `x-max-priority` above 255: error", refused(stage, "sorts", max_priority=256), 406)
-    stage.prove("an exclusive quorum queue: error", refused(stage, "log", exclusive=True, queue_arguments=QUORUM), 406)
-    if stage.version < (4, 0):  # deprecated since: whether it is taken is then a matter of the broker's settings
-        stage.prove("[passing], neither durable nor exclusive: error", refused(stage, "passing", durable=False), None)
+    old = stage.version < (4, 0)  # later versions may refuse a queue that is neither durable nor exclusive
+    if old:
+        code = refused(stage, "passing", durable=False)
+        stage.prove("The broker accepts [passing], which is neither durable nor exclusive.", code, None)
+    stage.say("[classic] and [quorum] are durable, and get a transient message. Then the broker restarts.")
     for name, kind in (("classic", None), ("quorum", QUORUM)):
         Queue(name, queue_arguments=kind, channel=channel).declare()
         producer.publish("hello", routing_key=name, delivery_mode="transient")
     stage.restart()
-    left = stage.eventually(lambda: list(map(stage.ready, ("classic", "quorum", "passing"))), [0, 1, None])
-    stage.prove("after it, [classic] and [quorum] have; [passing] is gone", left, [0, 1, None])
+    if old:
+        left = stage.eventually(lambda: stage.ready("passing"), None)
+        stage.prove("[passing] does not exist any more.", left, None)
+    left = stage.eventually(lambda: stage.ready("classic"), 0)
+    stage.prove("[classic] is there, and has lost the transient message.", left, 0)
+    left = stage.eventually(lambda: stage.ready("quorum"), 1)
+    stage.prove("[quorum] is there, and has kept the message.", left, 1)
 
 
 def refused(stage: Stage, name: str, **options: object) -> int | None:
+    """Return the code with which the broker refuses to declare it on another connection."""
     try:
         Queue(name, channel=stage.connect("another").channel(), **options).declare()
     except AMQPError as error:

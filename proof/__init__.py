@@ -1,1 +1,1 @@
-"""What shows that Flixtrail keeps its promises."""
+"""Programs that test Flixtrail's promises: chaos runs, load tests and benchmarks."""

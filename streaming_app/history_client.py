@@ -1,4 +1,4 @@
-"""Asks the history API: the direct, synchronous way between the two services."""
+"""The client of the history API: the direct, synchronous way between the two services."""
 
 from __future__ import annotations
 
@@ -8,20 +8,26 @@ from typing import Any
 
 import urllib3
 
-#: A page that waits longer for the history is better served without it.
+#: Seconds to wait for the history API. A page is more useful without the history than after a longer wait.
 TIMEOUT_S = 1.0
 
 
 class HistoryAway(Exception):
-    """The history API did not answer in time, or not well. Recording goes on without it; pages say so."""
+    """The history API did not answer in time, or answered with an error. Recording continues; pages show a notice."""
 
 
 class Refused(Exception):
-    """The history API does not take a parameter: a cursor that it did not give, a limit. Answered with 422."""
+    """The history API refuses a parameter: an invalid cursor or limit. Answered with 422."""
+
+
+class TooManyRequests(Exception):
+    """This viewer sends too many requests to the history API at a time. Answered with 429; other viewers are not
+    affected.
+    """
 
 
 class HistoryClient:
-    """HTTP client of `history_worker.api`, with connections kept open; safe for many threads."""
+    """HTTP client of `history_worker.api`. Keeps connections open; may be used by many threads."""
 
     def __init__(self, url: str, token: str) -> None:
         self._url = url.rstrip("/")
@@ -33,14 +39,14 @@ class HistoryClient:
         )
 
     def history(self, viewer_id: str, **params: str) -> dict[str, Any]:
-        """`{"items": [...], "next_cursor"}` of one viewer; params: cursor, limit, video_id.
+        """Return `{"items": [...], "next_cursor"}` of one viewer. Params: cursor, limit, video_id.
 
-        Raises HistoryAway, and Refused for a bad parameter.
+        Raises HistoryAway, TooManyRequests, or Refused for a bad parameter.
         """
         return self._ask("GET", "/history", fields={"viewer_id": viewer_id, **params})
 
     def receipts(self, event_ids: Sequence[str]) -> dict[str, Any]:
-        """`{"stored": n, "counted": n, "missing": [ids]}`. Raises HistoryAway, Refused."""
+        """Return `{"stored": n, "counted": n, "missing": [ids]}`. Raises HistoryAway, Refused."""
         return self._ask("POST", "/receipts", json={"event_ids": list(event_ids)})
 
     def _ask(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
@@ -48,9 +54,14 @@ class HistoryClient:
             answer = self._http.request(method, self._url + path, **arguments)
         except urllib3.exceptions.HTTPError as error:
             raise HistoryAway(f"{type(error).__name__} at {self._url}") from error
-        if answer.status == HTTPStatus.UNPROCESSABLE_ENTITY:
-            raise Refused(answer.json()["detail"])
+        try:
+            body: dict[str, Any] = answer.json()
+            if answer.status == HTTPStatus.UNPROCESSABLE_ENTITY:
+                raise Refused(body["detail"])
+            if answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+                raise TooManyRequests(body["detail"])
+        except (ValueError, LookupError, TypeError) as error:  # another program answers at this address
+            raise HistoryAway(f"status {answer.status} from {self._url}, and no answer of a history API") from error
         if answer.status != HTTPStatus.OK:
             raise HistoryAway(f"status {answer.status} from {self._url}")
-        body: dict[str, Any] = answer.json()
         return body

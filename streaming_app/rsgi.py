@@ -1,7 +1,8 @@
-"""The application that granian runs in each web process: video bytes from Rust, everything else from Flask in threads.
+"""The application that granian runs in each web process. Rust sends the video bytes; Flask answers the rest, in
+threads.
 
-A viewer who has stopped reading holds a socket and an open file, no thread and no more than a few hundred kilobytes:
-see docs/decisions/0002-web-server.md.
+A viewer who has stopped reading takes a socket, an open file and at most a few hundred kilobytes, but no thread: see
+docs/decisions/0002-web-server.md.
 """
 
 from __future__ import annotations
@@ -17,31 +18,40 @@ import structlog
 from flask import Flask, Response
 from granian.rsgi import HTTPProtocol, ProtocolClosed, Scope  # type: ignore[attr-defined]
 
-from streaming_app import create_app, leaving, tracing, views, wsgi
-from streaming_app.problems import problem
-from streaming_app.services import Services
+from service import garbage_collection, metrics, tracing
+from service.logs import configure
+from service.safe_headers import SAFE_HEADERS
+from streaming_app import create_app, shutdown, wsgi
+from streaming_app.dependencies import Services
+from streaming_app.recording.token_buckets import BucketTable
+from streaming_app.routes import record
+from streaming_app.routes.problems import problem
+from streaming_app.routes.video_bytes import refusal, reply_for
 from streaming_app.settings import StreamingSettings
-from streaming_app.streaming import METHODS
-from streaming_app.video_bytes import refusal, reply_for
-from view_events import cycles, metrics
-from view_events.logs import configure
+from streaming_app.videos.byte_ranges import METHODS
 
 log = structlog.get_logger(__name__)
 
 STREAM_PATH = re.compile(r"/videos/(?P<video_id>[A-Za-z0-9._-]{1,128})/stream")
-#: Bytes of a request body that Flask may see: what `POST /api/views` takes.
+#: Maximum bytes of a request body that Flask gets: the limit of `POST /api/views`.
 BODY_BYTES = 1024 * 1024
-#: Up to here a body that is too large is read and thrown away, since a client that is still sending when the
-#: connection closes never reads why. Beyond, the connection is closed.
+#: A body that is too large is read and discarded up to this size. Otherwise the connection would close while the client
+#: is still sending, and the client would never read the reason. Beyond this size, the connection is closed.
 DISCARDED_BODY_BYTES = 8 * 1024 * 1024
-#: Up to here a request with views is decoded and checked on the event loop: fifty views, half a millisecond.
+#: A request with views up to this size is decoded and checked on the event loop. Fifty views take half a millisecond;
+#: the worst bodies that are refused take two.
 AT_ONCE_BYTES = 16 * 1024
-#: A body has to be here within this time. A client that dribbles holds no thread, but it need not stay for ever.
+#: The same limit for headers and address. A browser sends one kilobyte.
+AT_ONCE_HEAD_BYTES = 8 * 1024
+#: Threads that open video files. An open takes a hundredth of a millisecond, unless a share hangs.
+OPENING_THREADS = 4
+#: Seconds within which a body must arrive. A slow client blocks no thread, but it must not keep its connection for
+#: ever.
 BODY_TIMEOUT_S = 30
 
 
 class Refused(Exception):
-    """A request whose body is not read; `status` says why."""
+    """A request whose body is not read. `status` says why."""
 
     def __init__(self, status: HTTPStatus, detail: str) -> None:
         super().__init__(detail)
@@ -49,33 +59,35 @@ class Refused(Exception):
 
 
 class App:
-    """Made in the main process; started, in each web process, after the fork."""
+    """The application. Make it in the main process; it starts in each web process, after the fork."""
 
-    def __init__(self, settings: StreamingSettings) -> None:
+    def __init__(self, settings: StreamingSettings, buckets: BucketTable | None = None) -> None:
         self._settings = settings
+        self._buckets = buckets
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         configure(self._settings)
-        metrics.streaming()  # now, so that what has not happened yet stands at 0
-        self.adopt(create_app(self._settings), loop)
+        metrics.streaming()  # now, so that counters start at 0 before the first event
+        self.adopt(create_app(self._settings, self._buckets), loop)
         self._services.publisher.start()
-        # Look at the folder now, so that the first viewer need not wait for it.
+        # Read the folder now, so that the first viewer need not wait for it.
         threading.Thread(target=self._services.catalogue.videos, name="first look", daemon=True).start()
-        leaving.watch(last_words=self._services.publisher.stop)
-        cycles.look_rarely()
+        shutdown.watch(last_words=self._services.publisher.stop)
+        garbage_collection.look_rarely()
 
     def adopt(self, flask: Flask, loop: asyncio.AbstractEventLoop) -> None:
-        """Serve this app on this loop."""
+        """Serve this Flask app on this event loop."""
         self._flask = flask
         self._services: Services = flask.extensions["flixtrail"]
         self._threads = ThreadPoolExecutor(self._settings.web_threads, thread_name_prefix="flask")
+        self._files = ThreadPoolExecutor(OPENING_THREADS, thread_name_prefix="files")
         self._loop = loop
         self._bell = Bell(loop)
 
     def __rsgi_del__(self, _loop: asyncio.AbstractEventLoop) -> None:
-        # Requests are over, so whoever was told 202 has been; nothing that waits longer than this was promised.
+        # All requests have ended, so every 202 has been sent. A request that still waits has no promise.
         self._threads.shutdown()
-        self._services.publisher.stop(leaving.LAST_WORDS_S)
+        self._services.publisher.stop(shutdown.LAST_WORDS_S)
 
     async def __rsgi__(self, scope: Scope, proto: HTTPProtocol) -> None:
         try:
@@ -84,8 +96,8 @@ class App:
                 return
             body = await _body(scope, proto)
             later = None
-            if scope.path == views.PATH and len(body) <= AT_ONCE_BYTES:
-                # To hand it to a thread takes longer than to do it.
+            if scope.path == record.PATH and len(body) <= AT_ONCE_BYTES and _has_small_head(scope):
+                # Handing the request to a thread would take longer than answering it here.
                 later = self._run_flask(scope, proto, body, wsgi.Later(may_wait=False))
             if later is None or later.again:
                 later = await self._loop.run_in_executor(
@@ -96,8 +108,8 @@ class App:
                 proto.response_bytes(*later.answer.reply())
         except Refused as refused:
             answer = problem(refused.status, str(refused))
-            if (scope.method, scope.path) == ("POST", views.PATH):
-                answer = views.answered(answer, tracing.trace_id(scope.headers.get("traceparent")))
+            if (scope.method, scope.path) == ("POST", record.PATH):
+                answer = record.answered(answer, tracing.trace_id(scope.headers.get("traceparent")))
             _send(proto, answer)
         except ProtocolClosed:
             log.debug("client went away", path=scope.path)
@@ -106,23 +118,31 @@ class App:
             _send(proto, problem(HTTPStatus.INTERNAL_SERVER_ERROR, "Something went wrong here; it has been logged."))
 
     async def _stream(self, video_id: str, scope: Scope, proto: HTTPProtocol) -> None:
-        """The bytes of a video. Never by way of Flask, whose answers are collected in memory."""
+        """Send the bytes of a video. Not through Flask, which would collect the answer in memory."""
+        if fault := self._services.hosts.fault(_host(scope), f"HTTP/{scope.http_version}"):
+            _send(proto, problem(*fault))
+            return
         catalogue = self._services.catalogue
         video = catalogue.at_hand(video_id)
-        if video is None:  # a new file perhaps, for which the folder has to be looked at
+        if video is None:  # possibly a new file: the folder has to be read
             video = await self._loop.run_in_executor(self._threads, catalogue.get, video_id)
-        proxy = self._settings.behind_proxy
-        reply = reply_for(video, scope.method, scope.headers, behind_proxy=proxy) if video else None
-        if video is None or reply is None or reply.detail:
+        # Opened neither on the event loop nor in Flask's threads. So a share that hangs blocks only other streams.
+        file = await self._loop.run_in_executor(self._files, catalogue.open, video) if video else None
+        if video is None or file is None:
+            _send(proto, refusal(video_id, None))
+            return
+        reply = reply_for(video, file, scope.method, scope.headers, behind_proxy=self._settings.behind_proxy)
+        if reply.detail:
             _send(proto, refusal(video_id, reply))
             return
+        headers = [*reply.headers, *SAFE_HEADERS.items()]
         if reply.start == reply.end or reply.by_proxy:
-            proto.response_empty(reply.status, list(reply.headers))
+            proto.response_empty(reply.status, headers)
         else:
-            proto.response_file_range(reply.status, list(reply.headers), str(video.path), reply.start, reply.end)
+            proto.response_file_range(reply.status, headers, file.path, reply.start, reply.end)
         if reply.start != reply.end:
             metrics.streaming().video_bytes.labels(reply.sent_by).inc(reply.end - reply.start)
-            self._note(scope, video_id)  # now that the bytes are on their way: they never wait for the history
+            self._note(scope, video_id)  # after the bytes have been started, so that they never wait for the history
 
     def _note(self, scope: Scope, video_id: str) -> None:
         authorization = scope.headers.get("authorization")
@@ -130,7 +150,7 @@ class App:
             self._services.stream_views.note(authorization, video_id)
 
     def _run_flask(self, scope: Scope, proto: HTTPProtocol, body: bytes, later: wsgi.Later) -> wsgi.Later:
-        """Answer the request, unless `later` then says otherwise."""
+        """Answer the request, unless Flask left the answer, or the wish to run again, in `later`."""
         status, headers, content = wsgi.run(self._flask, scope, body, later)
         if later.answer is None and not later.again:
             proto.response_bytes(status, headers, content)
@@ -138,7 +158,7 @@ class App:
 
 
 class Bell:
-    """Wakes the event loop for futures that end in other threads: once for all that end together."""
+    """Wakes the event loop when futures end in other threads. Futures that end together wake it once."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -146,7 +166,7 @@ class Bell:
         self._rung = False
 
     def ended(self, future: Future[None]) -> asyncio.Future[None]:
-        """To be awaited, on the loop: over when `future` has ended, in whichever way."""
+        """Return an asyncio future that ends when `future` has ended, with or without an error."""
         waiter = self._loop.create_future()
         future.add_done_callback(lambda _: self._ring(waiter))
         return waiter
@@ -158,17 +178,17 @@ class Bell:
             self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
-        self._rung = False  # first: who ends from here on rings again
+        self._rung = False  # first, so that a future that ends from now on wakes the loop again
         while self._ended:
             waiter = self._ended.popleft()
-            if not waiter.done():  # its request may have been given up
+            if not waiter.done():  # its request may have been cancelled
                 waiter.set_result(None)
 
 
 async def _body(scope: Scope, proto: HTTPProtocol) -> bytes:
-    """The whole body. Raises Refused for one that is too large, too slow or of unknown length, ProtocolClosed."""
+    """Read the whole body. Raises Refused if it is too large, too slow or of unknown length, and ProtocolClosed."""
     if "transfer-encoding" in scope.headers:
-        # Without a length, a body that breaks off looks like one that ends: half of it might be recorded.
+        # Without a length, a body that breaks off looks complete. Half of it might be recorded.
         raise Refused(HTTPStatus.LENGTH_REQUIRED, "Send a Content-Length.")
     length = int(scope.headers.get("content-length", "0"))
     if not length:
@@ -185,6 +205,15 @@ async def _body(scope: Scope, proto: HTTPProtocol) -> bytes:
     except TimeoutError:
         raise Refused(HTTPStatus.REQUEST_TIMEOUT, f"The body was not here within {BODY_TIMEOUT_S} s.") from None
     raise too_large
+
+
+def _host(scope: Scope) -> str | None:
+    """Return the Host header. None if it is sent twice, as in `wsgi.environ`."""
+    return ",".join(value for name, value in scope.headers.items() if name == "host") or None
+
+
+def _has_small_head(scope: Scope) -> bool:
+    return len(scope.query_string) + sum(map(len, scope.headers.values())) <= AT_ONCE_HEAD_BYTES
 
 
 def _send(proto: HTTPProtocol, response: Response) -> None:

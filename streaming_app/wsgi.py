@@ -1,4 +1,4 @@
-"""Runs a WSGI application for one RSGI request whose body has been read."""
+"""Runs a WSGI application for one RSGI request, after the body has been read."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from flask import Response
 from granian.rsgi import Scope
 
-#: What CGI names without HTTP_ in front.
+#: Headers that CGI names without HTTP_ in front.
 PLAIN = {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH"}
 
-#: In the environment: a Later.
+#: Key of the environment. Its value is a Later.
 LATER = "flixtrail.later"
 
 
@@ -25,7 +25,7 @@ Reply = tuple[int, list[tuple[str, str]], bytes]
 
 
 class DeferredAnswer(Protocol):
-    """An answer that is known once a future has ended."""
+    """An answer that is known when a future has ended."""
 
     @property
     def safe(self) -> Future[None]: ...
@@ -34,13 +34,13 @@ class DeferredAnswer(Protocol):
 
 @dataclass(slots=True)
 class Later:
-    """What an application may leave when it is not to block the thread that it runs in. It returns UNSENT then."""
+    """How an application answers later, without blocking its thread. The application then returns UNSENT."""
 
-    #: Whether this thread may wait for a moment.
+    #: Whether the application may block this thread for a moment.
     may_wait: bool
-    #: It may not, and the application would have to: to be run again, in one that may.
+    #: True: the application would have to wait, but must not. Run it again in a thread where it may.
     again: bool = False
-    #: To be sent, once it is known.
+    #: The answer to send when it is known.
     answer: DeferredAnswer | None = None
 
 
@@ -50,12 +50,12 @@ class _Unsent(Response):
         return ()
 
 
-#: Instead of an answer, which comes later. One for all: nobody may change it.
+#: Returned instead of an answer that comes later. Shared by all requests, so it must not be changed.
 UNSENT = _Unsent()
 
 
 def run(app: WSGIApplication, scope: Scope, body: bytes, later: Later | None = None) -> Reply:
-    """The answer of the application; `later`: see LATER."""
+    """Run the application and return its answer. `later`: see LATER."""
     started: list[Any] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> Callable[[bytes], object]:
@@ -73,12 +73,12 @@ def run(app: WSGIApplication, scope: Scope, body: bytes, later: Later | None = N
 
 
 def environ(scope: Scope, body: bytes) -> dict[str, Any]:
-    """The request as PEP 3333 wants it."""
+    """Convert the request to a WSGI environment (PEP 3333)."""
     host, _, port = scope.server.rpartition(":")
     result: dict[str, Any] = {
         "REQUEST_METHOD": scope.method,
         "SCRIPT_NAME": "",
-        # PEP 3333: bytes of the path, each as one character.
+        # PEP 3333: the bytes of the path, each as one character.
         "PATH_INFO": scope.path.encode().decode("latin-1"),
         "QUERY_STRING": scope.query_string,
         "SERVER_NAME": host.strip("[]"),
@@ -95,7 +95,7 @@ def environ(scope: Scope, body: bytes) -> dict[str, Any]:
     }
     for name, value in scope.headers.items():
         key = PLAIN.get(name) or f"HTTP_{name.upper().replace('-', '_')}"
-        # The same header twice is one with both values (RFC 9110, 5.3); cookies have their own way.
+        # Repeated headers are joined with a comma (RFC 9110, 5.3), cookies with a semicolon.
         separator = "; " if name == "cookie" else ","
         result[key] = f"{result[key]}{separator}{value}" if key in result else value
     result["CONTENT_LENGTH"] = str(len(body))
@@ -103,5 +103,5 @@ def environ(scope: Scope, body: bytes) -> dict[str, Any]:
 
 
 def has_parameter(query_string: str, name: str) -> bool:
-    """Whether `?name=...` is there, without decoding the rest."""
+    """Return whether `?name=...` is there, without decoding the rest."""
     return any(part.partition("=")[0] == name for part in query_string.split("&"))

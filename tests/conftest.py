@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import hypothesis
 import pytest
 
-from flixtrail.local import installed
-from flixtrail.local.state import State
-from streaming_app.samples import samples
-from tests.demo import Demo
+from local import rabbitmq_programs
+from local.state import State
+from streaming_app.videos.samples import samples
+from tests.demo import HARD_NAME, Demo
 
 __all__ = ["Demo"]
 
@@ -23,7 +25,7 @@ hypothesis.settings.load_profile("flixtrail")
 StartDemo = Callable[..., Demo]
 
 
-def missing(what: str) -> None:
+def missing(what: str) -> NoReturn:
     """Skip a test that needs something this machine lacks; where REQUIRE_ALL=1 (CI) that is a failure."""
     if os.environ.get("REQUIRE_ALL") == "1":
         pytest.fail(f"REQUIRE_ALL=1, and there is no {what}")
@@ -31,14 +33,17 @@ def missing(what: str) -> None:
 
 
 def need_rabbitmq() -> None:
-    if not installed.is_installed():
+    if not rabbitmq_programs.is_installed():
         missing("rabbitmq-server on this machine")
 
 
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The sample clips, made once: for each demo anew they would take five seconds."""
-    return samples(tmp_path_factory.mktemp("clips"))
+    """The sample clips, made once for all processes of a run: for each demo anew they would take five seconds."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "clips"
+    folder.mkdir(exist_ok=True)
+    return samples(folder)
 
 
 @pytest.fixture
@@ -65,20 +70,25 @@ def demo(tmp_path: Path, clips: Path) -> Iterator[StartDemo]:
 
 
 @pytest.fixture(scope="session")
-def rabbitmq_demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """One demo on a private RabbitMQ node, for all tests. Who breaks something in it calls `settled()` afterwards."""
+def rabbitmq_demo(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> Iterator[Demo]:
+    """One demo on a private RabbitMQ node, for all tests. If a test breaks something in it, it calls `settled()`
+    afterwards.
+    """
     need_rabbitmq()
-    yield from shared(tmp_path_factory, "rabbitmq")
+    yield from shared(tmp_path_factory, "rabbitmq", clips)
 
 
 @pytest.fixture(scope="session")
 def embedded_demo(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> Iterator[Demo]:
     """One demo in learner mode, for all tests."""
-    yield from shared(tmp_path_factory, "embedded", VIDEOS=str(clips))
+    yield from shared(tmp_path_factory, "embedded", clips)
 
 
-def shared(folders: pytest.TempPathFactory, broker: str, **settings: str) -> Iterator[Demo]:
-    one = Demo(folders.mktemp(broker) / "state", {"BROKER": broker, "WORKERS": "2", **settings})
+def shared(folders: pytest.TempPathFactory, broker: str, clips: Path) -> Iterator[Demo]:
+    state = folders.mktemp(broker) / HARD_NAME
+    # Where it would make them itself.
+    shutil.copytree(clips, State(state).cache / clips.relative_to(clips.parents[1]))
+    one = Demo(state, {"BROKER": broker, "WORKERS": "2"})
     try:
         one.wait_until_ready()
         yield one

@@ -13,18 +13,27 @@ from typing import Any
 
 import psutil
 
-from flixtrail.local import counts, leftovers
-from flixtrail.local.queue import QueueAway
-from flixtrail.local.running import Running
-from flixtrail.local.state import State
-from streaming_app.auth import Tokens
-from streaming_app.outbox import waiting_in
+from local import leftover_processes, view_counts
+from local.queue import QueueAway
+from local.running_demo import Running
+from local.state import State
+from streaming_app.access.auth import Tokens
+from streaming_app.recording.outbox import waiting_in
 from tests.waiting import until
 
 ROOT = Path(__file__).parent.parent
 #: Alone on two cores it takes five seconds; the tests may share them.
 READY_S = 90
 STOPPED_S = 30
+#: What a newcomer's environment may be like: a proxy that nothing on this machine may be asked through, no locale, and
+#: a folder in PATH that cannot be looked into.
+HARD = {
+    **dict.fromkeys(("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9"),
+    "LC_ALL": "POSIX",
+    "PATH": f"/{'x' * 256}:{os.environ['PATH']}",
+}
+#: Characters that have a meaning to a shell, an ini file, a URL or RabbitMQ's configuration, or that latin-1 lacks.
+HARD_NAME = "내 영상 🎬 100% 'a' \"b\" $c;#x"
 
 
 def program() -> list[str]:
@@ -85,18 +94,18 @@ class Demo:
             self.kill_everything()
             raise AssertionError(f"not stopped after {STOPPED_S} s:\n{self.said()}") from None
         left = self.processes()
-        leftovers.end(left)
+        leftover_processes.end(left)
         assert not left, f"left behind: {left}\n{self.said()}"
 
     def processes(self) -> list[psutil.Process]:
         """Everything that belongs to it, apart from the program `flixtrail demo` itself."""
-        return leftovers.processes(self.state, works_in=self.state / "postgres")
+        return leftover_processes.processes(self.state, works_in=self.state / "postgres")
 
     def kill_everything(self) -> None:
         """As a machine does that loses its power, almost: kill -9 of every process."""
         self.process.kill()
         self.process.wait()
-        leftovers.end(self.processes())
+        leftover_processes.end(self.processes())
 
     # -- the command line ------------------------------------------------------------------------------
 
@@ -159,7 +168,7 @@ class Demo:
             return False
         parts_run = all(part.running or part.stopped for part in running.status().values())
         web = running.processes()["web"]["pids"][1:]
-        ready = 0 < len(web) == counts.connected_processes(self.url)
+        ready = 0 < len(web) == view_counts.connected_processes(self.url)
         return parts_run and enough and ready and not self.outbox() and self.broker_is_empty()
 
 
@@ -168,4 +177,4 @@ def environment(**settings: str) -> dict[str, str]:
     ours = {"PORT", "WORKERS", "BROKER", "VIDEOS", "STATE", "AMQP_URL", "DATABASE_URL", "HOST", "CACHE", "SECRET_KEY"}
     ours |= {"OUTBOX", "OUTBOX_BYTES"}
     inherited = {name: value for name, value in os.environ.items() if name not in ours}
-    return {**inherited, "PYTHONPATH": str(ROOT), **settings}
+    return {**inherited, **HARD, "PYTHONPATH": str(ROOT), **settings}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from uuid import uuid4
 
-from streaming_app.errors import BrokerAway, InDoubt, NotAccepted
+from streaming_app.recording.errors import BrokerAway, InDoubt, NotAccepted, Refused
 from view_events.event import ViewEvent, new_event_id
 
 
@@ -15,12 +15,22 @@ class RecordingLink:
     """A broker that confirms everything and remembers each message.
 
     `doubts`: how many of the next sends end in doubt; `away`: whether connecting fails; `gate`: sends wait for it.
+    `refuses`: for which events it refuses a whole message.
     """
 
-    def __init__(self, *, doubts: int = 0, away: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        doubts: int = 0,
+        away: bool = False,
+        refuses: Callable[[ViewEvent], bool] = lambda _event: False,
+    ) -> None:
+        self.refuses = refuses
+        self.refusals = 0
         self.messages: list[list[ViewEvent]] = []
         self.doubts = doubts
         self.away = away
+        self.reason = "told to be"
         self.connected = False
         self.connects = 0
         self.gate = threading.Event()
@@ -29,13 +39,17 @@ class RecordingLink:
 
     def connect(self) -> None:
         if self.away:
-            raise BrokerAway("told to be")
+            raise BrokerAway(self.reason)
         self.connected = True
         self.connects += 1
 
     def send(self, events: Sequence[ViewEvent]) -> str:
         self.sending.set()
         self.gate.wait(10)
+        if any(map(self.refuses, events)):
+            self.refusals += 1
+            self.connected = False
+            raise Refused("told to")
         self.messages.append(list(events))
         if self.doubts:
             self.doubts -= 1

@@ -9,8 +9,10 @@ COUNTERS_AND_GAUGES = {
     # the streaming app
     "flixtrail_views_accepted_total",
     "flixtrail_messages_total",
+    "flixtrail_limited_total",
     "flixtrail_broker_up",
     "flixtrail_outbox_events",
+    "flixtrail_outbox_refused_total",
     "flixtrail_outbox_stored_total",
     "flixtrail_outbox_bytes",
     "flixtrail_outbox_limit_bytes",
@@ -22,6 +24,7 @@ COUNTERS_AND_GAUGES = {
     "flixtrail_views_refused_total",
     "flixtrail_deliveries_total",
     "flixtrail_database_up",
+    "flixtrail_in_the_way_total",
     "flixtrail_consuming",
     # the history API
     "flixtrail_history_requests_total",

@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import urllib3
 
+from service import metrics_files
 from tests.client import Client
 from tests.waiting import until
-from view_events import metrics_files
 
 #: Nothing listens there.
 NO_BROKER = "amqp://guest:guest@127.0.0.1:1//"

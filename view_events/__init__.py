@@ -1,1 +1,1 @@
-"""What the streaming app and the history worker share: the event, its way through the broker, settings and logs."""
+"""The contract between the streaming app and its subscribers: the event, its version, and the broker's topology."""

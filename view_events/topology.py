@@ -1,15 +1,15 @@
-"""The topology: which exchanges, which queues, and what binds them. Declared here and nowhere else.
+"""Declares the broker's topology: which exchanges and queues there are, and which bindings. All of it is here.
 
     views (topic) --view.#--> history (quorum)
-                                 | given up, with a reason
+                                 | dead-lettered, with a reason
                               views.dead (direct) --history--> history.died (headers)
                                  |                                |           |
                                  | views.dead                     | rejected  | delivery_limit
                                  v                                v           v
                               views.dead (quorum) <---------------+     history.alone (quorum): tried once more
 
-What correctness needs stands in the declaration; what may be tuned over time (delivery limit, lengths, timeouts) is a
-broker policy, since re-declaring a queue with other arguments fails with 406 PRECONDITION_FAILED.
+A declaration contains what correctness needs. Values that you may tune over time (delivery limit, lengths, timeouts)
+are in a broker policy: declaring a queue again with other arguments fails with 406 PRECONDITION_FAILED.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from psycopg.conninfo import make_conninfo
 
 VIEWS = Exchange("views", type="topic", durable=True)
 DEAD = Exchange("views.dead", type="direct", durable=True)
-#: Sorts what `history` gave up by the reason that the broker wrote into its headers.
+#: Sorts the dead letters of `history` by the reason that the broker wrote into their headers.
 DIED = Exchange("history.died", type="headers", durable=True)
 
-#: A message that moves on to another queue stays here until that one has confirmed it. RabbitMQ takes at-least-once
+#: A message that moves to another queue stays here until that queue has confirmed it. RabbitMQ supports at-least-once
 #: only together with reject-publish.
 AT_LEAST_ONCE = {
     "x-queue-type": "quorum",
@@ -36,10 +36,12 @@ AT_LEAST_ONCE = {
     "x-dead-letter-strategy": "at-least-once",
     "x-overflow": "reject-publish",
 }
-#: In effect no limit. RabbitMQ >= 4 has one of 20 by default, and to look at a message is a delivery, too.
+#: Practically no limit. Since version 4, RabbitMQ has a default limit of 20, and reading a dead letter counts as a
+#: delivery, too.
 UNLIMITED = 1_000_000_000
 
-#: The work queue. Quorum: written to disk before it is confirmed, and replicated where there are several nodes.
+#: The work queue. A quorum queue writes messages to disk before it confirms them, and replicates them if there are
+#: several nodes.
 HISTORY = Queue(
     "history",
     exchange=VIEWS,
@@ -48,9 +50,9 @@ HISTORY = Queue(
     queue_arguments={**AT_LEAST_ONCE, "x-dead-letter-routing-key": "history"},
 )
 
-#: Messages that reached the delivery limit of `history`, maybe only because they were held by a worker that something
-#: else killed. Each is tried once more with nothing beside it (history_worker/alone.py), which counts the tries:
-#: RabbitMQ 4.3 takes the delivery count of `history` along, older ones begin at 0, so that no limit here fits both.
+#: Messages that reached the delivery limit of `history`. Some are innocent: something else killed the worker that had
+#: them. Each is tried once more, alone. safe_consumer/second_try.py counts the tries, because no limit here fits every
+#: version: RabbitMQ 4.3 keeps the delivery count of `history`, and older versions begin at 0.
 ALONE = Queue(
     "history.alone",
     durable=True,
@@ -68,7 +70,10 @@ DEAD_LETTERS = Queue(
 
 @dataclass(frozen=True)
 class Binding:
-    """From an exchange to a queue or to another exchange; declared as those are: `binding(channel).declare()`."""
+    """A binding from an exchange to a queue or another exchange.
+
+    Declare it like those: `binding(channel).declare()`.
+    """
 
     destination: Queue | Exchange
     source: Exchange
@@ -80,18 +85,18 @@ class Binding:
         return replace(self, channel=channel)
 
     def declare(self, *, nowait: bool = False) -> None:
-        """Both ends must be there."""
+        """Declare the binding. Both ends must exist."""
         self.destination.bind_to(
             self.source.name, self.routing_key, dict(self.arguments or {}), nowait=nowait, channel=self.channel
         )
 
 
 def died_of(reason: str) -> dict[str, str]:
-    """Arguments of a binding to `history.died`. RabbitMQ >= 3.10 (before, such headers could not be matched)."""
+    """Return the arguments of a binding to `history.died`. Before version 3.10 RabbitMQ cannot match such headers."""
     return {"x-match": "all-with-x", "x-first-death-reason": reason}
 
 
-#: In the order in which they can be declared. The reasons are all that there are:
+#: In an order in which they can be declared. These are all reasons that exist:
 #: https://www.rabbitmq.com/docs/dlx
 ENTITIES = (
     VIEWS,
@@ -102,27 +107,28 @@ ENTITIES = (
     *(Binding(DEAD_LETTERS, DIED, arguments=died_of(reason)) for reason in ("rejected", "expired", "maxlen")),
     Binding(ALONE, DIED, arguments=died_of("delivery_limit")),
     Binding(DIED, DEAD, routing_key="history"),
-    Binding(ALONE, DEAD, routing_key=ALONE.name),  # a worker publishes there anew what it tries alone
+    Binding(ALONE, DEAD, routing_key=ALONE.name),  # a worker publishes here again what it tries alone
     HISTORY,
 )
-#: pgmq has neither dead-lettering nor bindings between exchanges; a worker puts events that are refused there itself.
+#: pgmq has neither dead-lettering nor bindings between exchanges. In learner mode a worker moves refused events to
+#: `views.dead` itself.
 LEARNER_MODE_ENTITIES = (VIEWS, DEAD, DEAD_LETTERS, HISTORY)
 
 
 def routing_key(kinds: Iterable[str]) -> str:
-    """`view.` and the kinds in a batch, sorted: `view.#.finished.#` then gets every batch with a finish in it."""
+    """Return `view.` and the sorted kinds of a batch. `view.#.finished.#` then matches every batch with a finish."""
     return ".".join(["view", *sorted(set(kinds))])
 
 
 def is_amqp(broker_url: str) -> bool:
-    """Whether the broker is RabbitMQ (and not the database, as in learner mode)."""
+    """Return whether the broker is RabbitMQ. In learner mode it is the database."""
     return broker_url.startswith("amqp")
 
 
 def messages_database(broker_url: str) -> str:
-    """In learner mode: the database in `pgmq://user@host:port/database`, as libpq takes it.
+    """Return libpq's address of the database in `pgmq://user@host:port/database`, for learner mode.
 
-    A percent-encoded folder in the place of the host is that of the server's Unix socket.
+    The host may be a percent-encoded folder: that of the server's Unix socket.
     """
     parts = urlsplit(broker_url)
     return make_conninfo(
@@ -135,22 +141,25 @@ def messages_database(broker_url: str) -> str:
 
 
 def declare(connection: Connection) -> None:
-    """Bring exchanges, queues and bindings into being; what is there already stays as it is."""
+    """Declare exchanges, queues and bindings. Those that exist stay as they are."""
     with connection.channel() as channel:
         declare_on(channel)
 
 
 def declare_on(channel: StdChannel, *, nowait: bool = False) -> None:
-    """The same over a channel that is open. `nowait` asks for no answer: what the broker refuses closes the channel."""
+    """Declare the same over an open channel.
+
+    With `nowait` the broker does not answer; if it refuses, it closes the channel.
+    """
     amqp = is_amqp(channel.connection.client.as_uri())
     for entity in ENTITIES if amqp else LEARNER_MODE_ENTITIES:
         entity(channel).declare(nowait=nowait)
 
 
 def check(channel: StdChannel) -> None:
-    """Raise a channel error (404 NOT_FOUND) unless the queue `history` is there. Declares nothing on the broker."""
+    """Check that the queue `history` exists; raises a channel error (404 NOT_FOUND). Declares nothing on the broker."""
     if not is_amqp(channel.connection.client.as_uri()):
         VIEWS(
             channel
-        ).declare()  # pgmq keeps the types of exchanges in the process: without this it would take `direct`
+        ).declare()  # each process of pgmq has its own exchange types: without this it would assume `direct`
     HISTORY(channel).queue_declare(passive=True)

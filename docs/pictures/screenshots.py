@@ -21,7 +21,7 @@ import urllib3
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from flixtrail.commands.send import playbacks
-from streaming_app.auth import Tokens
+from streaming_app.access.auth import Tokens
 
 FOLDER = Path(__file__).parent
 CHROMIUM = "/usr/bin/chromium"

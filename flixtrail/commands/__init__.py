@@ -1,1 +1,1 @@
-"""One subcommand a file."""
+"""The subcommands of `flixtrail`, one in each file."""

@@ -1,4 +1,4 @@
-"""`flixtrail backup`: the history and the broker's definitions of the compose stack."""
+"""`flixtrail backup`: backs up the history and the broker's definitions of the compose stack."""
 
 from __future__ import annotations
 
@@ -13,19 +13,28 @@ from typing import Any
 import click
 
 from flixtrail.compose import Compose, ended_in_order
-from flixtrail.local.errors import DemoError, WrongSetting
+from local.errors import DemoError, WrongSetting
 
 HISTORY, DEFINITIONS, ABOUT = "history.dump", "definitions.json", "backup.json"
-#: How long --quiet waits until nothing is on its way any more.
+#: Seconds that --quiet waits until all accepted views are written.
 QUIET_S = 120
 LOOK_EVERY_S = 0.5
-#: Queues whose messages will be rows.
+#: Queues whose messages become rows.
 ON_THE_WAY = ("history", "history.alone")
 DEAD = "views.dead"
 
 PSQL = ("exec", "-T", "postgres", "psql", "-U", "flixtrail", "-d", "flixtrail", "-XqAt", "-v", "ON_ERROR_STOP=1")
-COUNT_OUTBOX = "from pathlib import Path; from os import environ; from streaming_app.outbox import waiting_in; "
-COUNT_OUTBOX += "print(waiting_in(Path(environ['OUTBOX'])))"
+#: The image may be of the version before, which has the outbox in another place: after `git pull`, and before
+#: `docker compose build`.
+COUNT_OUTBOX = """
+from os import environ
+from pathlib import Path
+try:
+    from streaming_app.recording.outbox import waiting_in
+except ImportError:
+    from streaming_app.outbox import waiting_in
+print(waiting_in(Path(environ['OUTBOX'])))
+"""
 
 
 @click.command()
@@ -33,18 +42,21 @@ COUNT_OUTBOX += "print(waiting_in(Path(environ['OUTBOX'])))"
 @click.option(
     "--quiet",
     is_flag=True,
-    help="Let nobody in meanwhile, and wait until everything that was accepted is written: then nothing is missing.",
+    help="Stop the proxy meanwhile, and wait until all accepted views are written. Then no view is missing.",
 )
 def command(folder: Path, *, quiet: bool) -> None:
     """Back up the history of the compose stack into a new folder below FOLDER.
 
     \b
-    history.dump      the database, as of one moment (pg_dump's custom format)
-    definitions.json  the broker's users, permissions, policies, queues: no messages
-    backup.json       when, how many views, and what is NOT in it
+    history.dump      the database at one moment (pg_dump's custom format)
+    definitions.json  the broker's users, permissions, policies and queues, but no messages
+    backup.json       when it was made, how many views it has, and what is NOT in it
 
-    What was accepted and is not written yet (in the queue, in an outbox) is not in it: it stays where it is, and this
-    says how much. With --quiet it is nothing. Dead letters are in no backup: `flixtrail dead list`.
+    Views that were accepted and not written yet (in the queue or in an outbox) are not in the backup. They stay where
+    they are, and the command prints how many there are. With --quiet there are none: the command stops the proxy and
+    waits until all views are written. Dead letters are never in a backup: see `flixtrail dead list`.
+
+    To put a backup back, use `flixtrail restore`.
     """  # noqa: D301 (click's \b)
     compose = Compose()
     began = datetime.now(UTC)
@@ -69,9 +81,9 @@ def command(folder: Path, *, quiet: bool) -> None:
 
 
 def save(compose: Compose, to: Path, began: datetime) -> dict[str, Any]:
-    """Write the three files, and return what backup.json says."""
+    """Write the three files. Returns the content of backup.json."""
     with steps() as step:
-        # Before the dump: what is written in between is in both, and nothing is in neither.
+        # Counted before the dump. A view that is written in between is in both, and none is in neither.
         step("counting what is on its way")
         missing = on_the_way(compose)
         step("the broker's definitions")
@@ -80,14 +92,14 @@ def save(compose: Compose, to: Path, began: datetime) -> dict[str, Any]:
         dump = ("pg_dump", "-U", "flixtrail", "-d", "flixtrail", "--format=custom")
         compose.save(to / HISTORY, "exec", "-T", "postgres", *dump)
         step("reading it once more")
-        # Lists what is in it, and fails on half a file.
+        # Lists the content of the dump, and fails if the file is incomplete.
         tables = compose.feed(to / HISTORY, "exec", "-T", "postgres", "pg_restore", "--list")
         if "TABLE DATA public view_events" not in tables:
             raise DemoError(f"{to / HISTORY} has no view_events in it: was the stack ever started?")
         about = {
             "began_at": began.isoformat(timespec="seconds"),
             "ended_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            # Of now: views that were written since the dump began are counted, too.
+            # Counted now, so it includes views that were written after the dump began.
             "views": int(compose(*PSQL, "-c", "SELECT count(*) FROM view_events")),
             "bytes": (to / HISTORY).stat().st_size,
             "not_in_it": missing,
@@ -97,7 +109,7 @@ def save(compose: Compose, to: Path, began: datetime) -> dict[str, Any]:
 
 
 def on_the_way(compose: Compose) -> dict[str, int]:
-    """What was accepted and is not in the database."""
+    """Count what was accepted and is not in the database."""
     listed = compose(
         *("exec", "-T", "rabbitmq", "rabbitmqctl", "-q", "--formatter", "json", "list_queues", "name", "messages")
     )
@@ -112,7 +124,7 @@ def on_the_way(compose: Compose) -> dict[str, int]:
 
 @contextmanager
 def nobody_lets_in(compose: Compose) -> Iterator[None]:
-    """Stop the proxy until the end, and wait until everything that was accepted is written. Raises DemoError."""
+    """Stop the proxy for the duration of the block, and wait until all accepted views are written. Raises DemoError."""
     compose("stop", "proxy")
     try:
         deadline = monotonic() + QUIET_S
@@ -129,7 +141,7 @@ def nobody_lets_in(compose: Compose) -> Iterator[None]:
 
 
 def remove(folder: Path) -> None:
-    """A backup that failed is none."""
+    """Delete a failed backup."""
     for name in (HISTORY, DEFINITIONS, ABOUT):
         (folder / name).unlink(missing_ok=True)
     folder.rmdir()
@@ -137,7 +149,7 @@ def remove(folder: Path) -> None:
 
 @contextmanager
 def steps() -> Iterator[Any]:
-    """Shows the step that is under way, on a terminal."""
+    """Show the current step, on a terminal."""
     from rich.console import Console
 
     console = Console(stderr=True)

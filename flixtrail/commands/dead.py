@@ -1,60 +1,79 @@
-"""`flixtrail dead`: what could not be stored and why; send it again, or forget it."""
+"""`flixtrail dead`: shows the dead letters and their reasons, redrives them, or deletes them."""
 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from flixtrail.commands.options import state_option
-from flixtrail.local.errors import DemoError
+from flixtrail.commands.options import Group, state_option
+from local.errors import DemoError, WrongSetting
+from local.pasteable_commands import program
+from local.printable import visible, visible_lines
+from local.suggestions import meant
 
 if TYPE_CHECKING:
-    from history_worker.dead_letters import DeadLetter, DeadLetters
+    from safe_consumer.dead_letter_queue import DeadLetter, DeadLetters
 
-#: Rows of the table, unless all are asked for.
+#: Rows of the table without --all.
 ROWS = 50
 WIDTH_IN_A_PIPE = 200
-#: Each look finds fewer that have come back, mostly none.
+#: Number of checks that redriven or dropped dead letters are gone. Each finds fewer that came back, mostly none.
 LOOKS = 10
+#: Number of ids that are listed if a shortened id matches several.
+SHOWN_IDS = 10
 
 amqp_url_option = click.option(
-    "--amqp-url", envvar="AMQP_URL", help="The broker, where it is not the demo's.  [env: AMQP_URL]"
+    "--amqp-url", envvar="AMQP_URL", help="The broker, if it is not the demo's.  [env: AMQP_URL]"
 )
-reason_option = click.option("--reason", metavar="REASON", help="Only those with this reason.")
+reason_option = click.option("--reason", metavar="REASON", help="Only dead letters with this reason.")
 
 
-@click.group()
+@click.group(cls=Group)
 def command() -> None:
-    """Dead letters: messages, and single events, that could not be stored.
+    """Dead letters: messages and single events that could not be stored. List, show, redrive or drop them.
 
     \b
     A REASON is one of
-      undecodable      not JSON, or not a Celery message
-      unknown-task     no worker knows a task of this name
+      undecodable      invalid JSON, or not a Celery message
+      unknown-task     no worker has a task of this name
+      calls-others     it asks for further tasks; a worker runs only its own task
       unknown-version  its events are newer than the workers: upgrade them, then redrive
       no-event         a field is missing or has the wrong type
       database         PostgreSQL refuses the event for good
-      too-old          its id is older than what is kept; sent again, it is refused again
-      delivery-limit   the workers that held it died, also when it was tried alone
+      too-slow         PostgreSQL takes too long for this event alone: find out why, then redrive
+      too-old          its id is older than what is kept; if you redrive it, it is refused again
+      delivery-limit   the workers that ran it died, also when it was tried alone
       failed           the task raised an error; a worker's log has it
-    An ID may be shortened, as long as it means one message.
+      expired          it waited longer than a policy of the broker or the message itself allows
+      maxlen           the queue was full, as a policy of the broker says
+    You may shorten an ID, as long as it names one message.
+
+    \b
+    flixtrail dead list
+    flixtrail dead show 69ae
+    flixtrail dead redrive 69ae
+    flixtrail dead drop --reason undecodable
     """  # noqa: D301 (click's \b)
 
 
 @command.command("list")
-@click.option("--json", "as_json", is_flag=True, help="For programs: all of them, with the ids of their events.")
-@click.option("--all", "all_rows", is_flag=True, help=f"All rows, not the first {ROWS} only.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON, for programs: all dead letters, with the ids of their events."
+)
+@click.option("--all", "all_rows", is_flag=True, help=f"Show all rows, not only the first {ROWS}.")
 @reason_option
 @amqp_url_option
 @state_option
 def list_(reason: str | None, amqp_url: str | None, state: Path, *, as_json: bool, all_rows: bool) -> None:
-    """Show the dead letters, oldest first, and how many there are for each reason."""
+    """List the dead letters, oldest first, and count them by reason."""
     with reading(amqp_url, state) as dead:
         letters = matching(read(dead), reason)
         tried_alone = dead.tried_alone()
@@ -67,8 +86,9 @@ def list_(reason: str | None, amqp_url: str | None, state: Path, *, as_json: boo
     if len(letters) > ROWS and not all_rows:
         click.echo(f"… and {len(letters) - ROWS} more: --all shows them")
     if tried_alone:
-        click.echo(f"{number(tried_alone)} reached the delivery limit and are being tried once more, each alone")
-    parts = [f"{count:,} {kind}" for kind, count in sorted(counts.items())]
+        tried = "is being tried once more, alone" if tried_alone == 1 else "are being tried once more, each alone"
+        click.echo(f"{number(tried_alone)} reached the delivery limit and {tried}")
+    parts = [f"{count:,} {visible(kind)}" for kind, count in sorted(counts.items())]
     click.echo(": ".join([number(len(letters)), ", ".join(parts)]) if parts else number(0))
 
 
@@ -77,7 +97,7 @@ def list_(reason: str | None, amqp_url: str | None, state: Path, *, as_json: boo
 @amqp_url_option
 @state_option
 def show(letter_id: str, amqp_url: str | None, state: Path) -> None:
-    """Show one dead letter whole: its reason, headers, what the broker says about it, its body."""
+    """Show one dead letter completely: its reason, its headers, what the broker says about it, and its body."""
     with reading(amqp_url, state) as dead:
         (letter, *same) = chosen(read(dead), (letter_id,))
     if same:
@@ -92,12 +112,16 @@ def show(letter_id: str, amqp_url: str | None, state: Path) -> None:
 @amqp_url_option
 @state_option
 def redrive(ids: tuple[str, ...], reason: str | None, amqp_url: str | None, state: Path, *, every: bool) -> None:
-    """Send dead letters again, to the work queue. Twice does no harm: every event has an id, and is stored once."""
+    """Send dead letters to the work queue again. Use it when the cause is fixed. Redriving twice does no harm: every
+    event has an id and is stored once.
+    """
     need_choice(ids, reason, every=every)
     with reading(amqp_url, state) as dead:
         letters = matching(chosen(read(dead), ids) if ids else read(dead), reason)
         each(letters, dead.redrive, "redriven")
     make_sure(letters, amqp_url, state)
+    if letters:
+        click.echo(f"What cannot be stored becomes a dead letter again within moments: {program()} dead list")
     click.echo(f"redriven: {number(len(letters))}")
 
 
@@ -111,7 +135,7 @@ def redrive(ids: tuple[str, ...], reason: str | None, amqp_url: str | None, stat
 def drop(
     ids: tuple[str, ...], reason: str | None, amqp_url: str | None, state: Path, *, every: bool, yes: bool
 ) -> None:
-    """Forget dead letters. Nothing brings them back."""
+    """Delete dead letters. They cannot be brought back."""
     need_choice(ids, reason, every=every)
     with reading(amqp_url, state) as dead:
         letters = matching(chosen(read(dead), ids) if ids else read(dead), reason)
@@ -124,11 +148,12 @@ def drop(
 
 @contextmanager
 def reading(amqp_url: str | None, state: Path) -> Iterator[DeadLetters]:
-    """The dead-letter queue of that broker, or of the running demo. Raises DemoError."""
-    from history_worker.dead_letters import AlreadyRead, dead_letters
-    from history_worker.moving import AWAY
+    """Open the dead-letter queue of the named broker, or of the running demo. Raises DemoError."""
+    from safe_consumer.dead_letter_queue import AlreadyRead, dead_letters
+    from safe_consumer.republish import AWAY
+    from service import connection_advice
 
-    url = amqp_url or broker_url(state)
+    url = whole_address(amqp_url) if amqp_url else broker_url(state)
     if not url.startswith("amqp"):
         raise DemoError(
             "In learner mode there is no broker that keeps dead letters. Events that PostgreSQL refuses lie in its "
@@ -140,22 +165,33 @@ def reading(amqp_url: str | None, state: Path) -> Iterator[DeadLetters]:
     except AlreadyRead:
         raise DemoError("another `flixtrail dead` is at work; try again when it is done") from None
     except AWAY as error:
-        reason = str(error) or type(error).__name__
+        reason = visible(connection_advice.why(error, tls=url.startswith("amqps")), None)
         raise DemoError(
             f"the broker cannot be reached, or went away: {reason}\n"
             "Nothing is lost: what was not done yet is still in the dead-letter queue."
         ) from None
 
 
+def whole_address(amqp_url: str) -> str:
+    """Return the address with AMQP_PASSWORD and the files of AMQP_CA_FILE and its siblings. Raises WrongSetting."""
+    from service.settings import BrokerSettings, SettingsError, read
+
+    parts = {name: value for name, value in os.environ.items() if name.startswith("AMQP_")}
+    try:
+        return read(BrokerSettings, {**parts, "AMQP_URL": amqp_url}).amqp_url
+    except SettingsError as error:
+        raise WrongSetting(str(error)) from None
+
+
 def broker_url(state: Path) -> str:
-    """Of the running demo. Raises NotRunning."""
-    from flixtrail.local.state import State
+    """Return the broker's address of the running demo. Raises NotRunning."""
+    from local.state import State
 
     return str(State(state).read()["broker"]["url"])
 
 
 def read(dead: DeadLetters) -> list[DeadLetter]:
-    """All that there are just now."""
+    """Read all dead letters that are there now."""
     from flixtrail.commands.send import progress
 
     count = dead.waiting()
@@ -165,7 +201,7 @@ def read(dead: DeadLetters) -> list[DeadLetter]:
 
 
 def each(letters: Sequence[DeadLetter], do: Callable[[DeadLetter], None], what: str) -> None:
-    """One after another, with a bar."""
+    """Do it for each dead letter, with a progress bar."""
     from flixtrail.commands.send import progress
 
     with progress() as bar:
@@ -174,7 +210,9 @@ def each(letters: Sequence[DeadLetter], do: Callable[[DeadLetter], None], what: 
 
 
 def make_sure(letters: Sequence[DeadLetter], amqp_url: str | None, state: Path) -> None:
-    """See that none of them is there any more: not every acknowledgement reaches the queue. Raises DemoError."""
+    """Check that these dead letters are gone. Drops those that came back, because an acknowledgement may be lost.
+    Raises DemoError.
+    """
     done = {letter.key for letter in letters}
     for _ in range(LOOKS if done else 0):
         with reading(amqp_url, state) as dead:
@@ -183,7 +221,7 @@ def make_sure(letters: Sequence[DeadLetter], amqp_url: str | None, state: Path) 
         if not back:
             return
     if done:
-        raise DemoError("some of them keep coming back; `flixtrail dead list` shows which")
+        raise DemoError(f"Some of them keep coming back. This shows which: {program()} dead list")
 
 
 def need_choice(ids: tuple[str, ...], reason: str | None, *, every: bool) -> None:
@@ -192,28 +230,33 @@ def need_choice(ids: tuple[str, ...], reason: str | None, *, every: bool) -> Non
 
 
 def matching(letters: list[DeadLetter], reason: str | None) -> list[DeadLetter]:
-    """Those with this reason. Raises DemoError for a word that is none."""
-    from history_worker.reasons import KINDS
+    """Return the dead letters with this reason. Raises DemoError for an unknown reason."""
+    from safe_consumer.dead_letter_reasons import KINDS
 
     if reason is None:
         return letters
-    if reason not in KINDS:
-        raise DemoError(f"--reason: {reason!r} is none of {', '.join(KINDS)}")
+    # Another program may have written a reason of its own into the header.
+    known = [*KINDS, *sorted({letter.reason.kind for letter in letters} - KINDS.keys())]
+    if reason not in known:
+        raise DemoError(f"--reason: {reason!r} is none of {', '.join(map(visible, known))}{meant(reason, known)}")
     return [letter for letter in letters if letter.reason.kind == reason]
 
 
 def chosen(letters: list[DeadLetter], ids: Sequence[str]) -> list[DeadLetter]:
-    """Those whose id begins so. One message may be there more than once. Raises DemoError unless each means one."""
+    """Return the dead letters whose id begins with one of these. A message may be there several times. Raises DemoError
+    if an id matches no message or several.
+    """
     found: dict[str, list[DeadLetter]] = {}
     for wanted in ids:
-        meant = [letter for letter in letters if letter.id.startswith(wanted)]
-        whole = {letter.id for letter in meant}
+        begin_so = [letter for letter in letters if wanted and letter.id.startswith(wanted)]
+        whole = {letter.id for letter in begin_so}
         if not whole:
-            raise DemoError(f"ID: there is no dead letter {wanted!r}; `flixtrail dead list` shows what there is")
-        if len(whole) > 1:
-            raise DemoError(f"ID: {wanted!r} may mean any of {', '.join(sorted(whole))}")
-        found[whole.pop()] = meant
-    return [letter for meant in found.values() for letter in meant]
+            raise DemoError(f"ID: there is no dead letter {wanted!r}. This lists what there is: {program()} dead list")
+        if len(whole) > 1 and wanted not in whole:
+            raise DemoError(f"ID: {wanted!r} may mean any of {', '.join(sorted(whole)[:SHOWN_IDS])}")
+        one = wanted if wanted in whole else whole.pop()
+        found[one] = [letter for letter in begin_so if letter.id == one]
+    return [letter for same in found.values() for letter in same]
 
 
 def number(count: int) -> str:
@@ -221,7 +264,7 @@ def number(count: int) -> str:
 
 
 def summary(letter: DeadLetter) -> dict[str, Any]:
-    """One dead letter, for programs."""
+    """Convert a dead letter to a dictionary for `--json`."""
     return {
         "id": letter.id,
         "reason": letter.reason.kind,
@@ -240,41 +283,56 @@ def show_table(letters: Sequence[DeadLetter]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from history_worker.dead_letters import SHORT_ID
+    from safe_consumer.dead_letter_queue import SHORT_ID
 
     table = Table("", "id", "died", "times", "events", "viewers", "reason", "", box=None, pad_edge=False)
     for row, letter in enumerate(letters, start=1):
         table.add_row(
             str(row),
-            letter.id[:SHORT_ID],
-            f"{letter.died_at.astimezone():%Y-%m-%d %H:%M:%S}" if letter.died_at else "",
+            Text(visible(letter.id[:SHORT_ID])),
+            clock(letter.died_at) if letter.died_at else "",
             str(letter.times),
             str(len(letter.events)) if letter.events else "",
             str(len(set(letter.of_events("viewer_id")))) if letter.events else "",
-            Text(letter.reason.kind, style="bold red"),
-            Text(letter.reason.detail),
+            Text(visible(letter.reason.kind), style="bold red"),
+            Text(visible(letter.reason.detail)),
         )
     console = Console(highlight=False)
     console.print(table) if console.is_terminal else Console(width=WIDTH_IN_A_PIPE, highlight=False).print(table)
 
 
+def clock(at: datetime) -> str:
+    """Format a time in the reader's time zone."""
+    return f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
 def show_letter(letter: DeadLetter) -> None:
-    """Everything about it."""
-    click.echo(f"id      {letter.id}")
-    click.echo(f"reason  {letter.reason.kind}: {letter.reason.detail}")
-    if letter.died_at:
-        click.echo(f"died    {letter.died_at.astimezone():%Y-%m-%d %H:%M:%S}")
+    """Print everything about a dead letter. Its text may be a stranger's, so control characters are
+    shown as escapes.
+    """
     message = letter.message
     headers = {name: value for name, value in message.headers.items() if value is not None}
-    click.echo(f"headers {json.dumps(headers, indent=2, default=str)}")
-    click.echo(f"content {message.content_type}; {message.content_encoding}")
+    click.echo(f"id      {visible(letter.id)}")
+    click.echo(f"reason  {visible(letter.reason.kind)}: {visible(letter.reason.detail)}")
+    if letter.died_at:
+        click.echo(f"died    {clock(letter.died_at)}")
+    click.echo(f"headers {visible_lines(pretty(headers))}")
+    click.echo(f"content {visible(message.content_type)}; {visible(message.content_encoding)}")
     click.echo("body")
-    click.echo(body(letter))
+    click.echo(visible_lines(body(letter)))
 
 
 def body(letter: DeadLetter) -> str:
-    """As JSON where it is JSON; else as Python writes it."""
+    """Format the body: as JSON if it is JSON, otherwise as Python writes it."""
     try:
-        return json.dumps(json.loads(letter.raw.body), indent=2)
-    except ValueError:
+        return pretty(json.loads(letter.raw.body))
+    except (ValueError, RecursionError):
         return repr(letter.raw.body)
+
+
+def pretty(value: object) -> str:
+    """Format a value with an indent. A value that JSON does not have is formatted as Python writes it."""
+    try:
+        return json.dumps(value, indent=2, default=repr)
+    except (TypeError, ValueError, RecursionError):
+        return repr(value)

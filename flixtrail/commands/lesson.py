@@ -1,28 +1,76 @@
-"""`flixtrail lesson`: messaging, one concept at a time, on a real RabbitMQ."""
+"""`flixtrail lesson`: teaches messaging on a real RabbitMQ, one concept at a time, in English or Korean."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import shlex
+import signal
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from flixtrail.commands.options import state_option
-from flixtrail.local.errors import DemoError, WrongSetting
+from flixtrail.commands.options import Number, state_option
+from local.errors import DemoError, WrongSetting
+from local.pasteable_commands import here, interpreter, program
+from local.suggestions import meant
 
 if TYPE_CHECKING:
-    from lessons.book import Lesson
+    from lessons.harness.book import Lesson
+
+
+@dataclass(frozen=True)
+class Words:
+    """What the command prints around a lesson, in one language."""
+
+    starting: str
+    legend: str
+    pause: str
+    failed: str
+    failed_with: str
+    stopped: str
+    exercise: str
+    how_to_play: str
+
+
+ENGLISH = Words(
+    starting="starting RabbitMQ (about ten seconds)",
+    legend=(
+        "(views) is an exchange, () is the default exchange, and [history] is a queue. ● is a message on its way.\n"
+        "✓ is a sentence that RabbitMQ has just confirmed. ✗ is a sentence that is not true with your settings."
+    ),
+    pause="Enter: go on",
+    failed="Proofs that failed: {count}.",
+    failed_with="Proofs that failed with {settings}: {count}.",
+    stopped="The lesson could not go on:",
+    exercise="Try it",
+    how_to_play="`{flixtrail} lesson NAME` plays one. Its page is in docs/lessons/README.md.",
+)
+KOREAN = Words(
+    starting="RabbitMQ를 시작하는 중입니다(약 10초)",
+    legend=(
+        "(views)는 익스체인지, ()는 기본 익스체인지, [history]는 큐입니다. ●는 이동 중인 메시지입니다.\n"
+        "✓는 RabbitMQ가 방금 확인해 준 문장이고, ✗는 지금 설정에서는 참이 아닌 문장입니다."
+    ),
+    pause="Enter: 계속",
+    failed="실패한 증명: {count}개.",
+    failed_with="{settings}(으)로 실패한 증명: {count}개.",
+    stopped="레슨을 더 진행할 수 없습니다:",
+    exercise="해 보기",
+    how_to_play="`{flixtrail} lesson 이름 --ko`로 레슨을 실행합니다. 페이지는 docs/lessons/README.md에 있습니다.",
+)
 
 
 @click.command()
 @click.argument("name", required=False)
-@click.option("--explain", is_flag=True, help="Print the lesson's page instead of running it.")
-@click.option("--ko", "korean", is_flag=True, help="The page in Korean (한국어), with --explain.")
+@click.option("--explain", is_flag=True, help="Print the lesson's page instead of playing it.")
+@click.option("--ko", "korean", is_flag=True, help="Play it in Korean (한국어).")
 @click.option("--set", "changes", multiple=True, metavar="SETTING=VALUE", help="Change a setting, and see what breaks.")
 @click.option("--step", is_flag=True, help="Wait for Enter after each step.")
-@click.option("--speed", default=1.0, show_default=True, type=click.FloatRange(0.1, 100), help="Of moving messages.")
-@click.option("--image", envvar="BROKER_IMAGE", help="Run it on this image of RabbitMQ, in a container.")
+@click.option("--speed", default=1.0, show_default=True, type=Number(0.1, 100), help="How fast messages move.")
+@click.option("--broker", "only_broker", is_flag=True, help="Only run RabbitMQ until Ctrl-C, for your own programs.")
+@click.option("--image", envvar="BROKER_IMAGE", help="Use this image of RabbitMQ, in a container.")
 @state_option
 def command(
     name: str | None,
@@ -34,42 +82,71 @@ def command(
     explain: bool,
     korean: bool,
     step: bool,
+    only_broker: bool,
 ) -> None:
-    """List the lessons, or tell the one called NAME step by step, on a RabbitMQ of its own.
+    """List the lessons, or play the lesson NAME step by step. It starts a private RabbitMQ.
 
     \b
-    flixtrail lesson                                the list
-    flixtrail lesson exchanges                      step by step
+    flixtrail lesson                                list the lessons
+    flixtrail lesson exchanges                      play one, step by step
+    flixtrail lesson exchanges --ko                 play it in Korean
     flixtrail lesson exchanges --set x_match=any    change a setting: which proof fails now?
-    flixtrail lesson exchanges --explain --ko       its page, in Korean
+    flixtrail lesson exchanges --explain            print its page
+    flixtrail lesson --broker                       run RabbitMQ for the two programs of the lesson hello
     """  # noqa: D301 (click's \b)
-    from lessons import book
+    from lessons.harness import book
 
+    if only_broker:
+        run_broker(state / "lessons", image)
+        return
     if name is None:
-        _list(book.lessons())
+        _list(book.lessons(), korean=korean)
         return
     try:
         lesson = book.lesson(name)
     except KeyError:
-        raise WrongSetting(f"{name!r} is no lesson. There are: {', '.join(book.NAMES)}") from None
+        raise WrongSetting(
+            f"{name!r} is no lesson.{meant(name, book.NAMES)} There are: {', '.join(book.NAMES)}"
+        ) from None
     if explain:
         _explain(lesson, korean=korean)
         return
     settings = dict(_setting(lesson, change) for change in changes)
-    _play(lesson, settings, state / "lessons", image, speed=speed, step=step)
+    words = KOREAN if korean else ENGLISH
+    _play(lesson, settings, state / "lessons", image, words=words, speed=speed, step=step)
 
 
-def _list(lessons: list[Lesson]) -> None:
+def _list(lessons: list[Lesson], *, korean: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("", "name", "what it is about", "settings", box=None, pad_edge=False)
+    heads = ("", "이름", "내용", "--set") if korean else ("", "name", "what it is about", "--set")
+    table = Table(*heads, box=None, pad_edge=False)
     for lesson in lessons:
         settings = " ".join(f"{key}={_shown(value)}" for key, value in lesson.settings.items())
-        table.add_row(str(lesson.number), lesson.name, lesson.title, settings)
+        title = lesson.korean.title if korean else lesson.title
+        table.add_row(str(lesson.number), lesson.name, title, settings)
     console = Console()
     console.print(table)
-    console.print("\nflixtrail lesson NAME plays one; docs/lessons/README.md has their pages.", highlight=False)
+    words = KOREAN if korean else ENGLISH
+    console.print(f"\n{words.how_to_play.format(flixtrail=program())}", highlight=False, markup=False)
+
+
+def run_broker(folder: Path, image: str | None) -> None:
+    """Run the lessons' RabbitMQ until Ctrl-C, and print how to use it."""
+    from lessons.harness.broker import running
+    from lessons.harness.stage import on_stage
+
+    click.echo("Starting RabbitMQ (about ten seconds) ...")
+    with running(folder, image) as broker, on_stage(broker, "programs", lambda _event: None) as stage:
+        python = f"AMQP_URL={shlex.quote(stage.url)} {interpreter()} -m lessons.programs"
+        click.echo(
+            "RabbitMQ runs until you press Ctrl-C. The lesson hello has two programs.\n\n"
+            f"Paste this into a second terminal:\n\n  {here()}\n  {python}.hello_receive\n\n"
+            f"Paste this into a third terminal, as often as you like:\n\n  {here()}\n  {python}.hello_send Hello\n"
+        )
+        with suppress(KeyboardInterrupt):
+            signal.pause()
 
 
 def _explain(lesson: Lesson, *, korean: bool) -> None:
@@ -88,51 +165,68 @@ def _explain(lesson: Lesson, *, korean: bool) -> None:
 
 
 def _play(
-    lesson: Lesson, settings: dict[str, Any], folder: Path, image: str | None, *, speed: float, step: bool
+    lesson: Lesson,
+    settings: dict[str, Any],
+    folder: Path,
+    image: str | None,
+    *,
+    words: Words,
+    speed: float,
+    step: bool,
 ) -> None:
     from amqp.exceptions import AMQPError
     from rich.console import Console
 
-    from lessons.broker import running
-    from lessons.errors import NotProved, Skipped
-    from lessons.telling import Show
+    from lessons.harness import language
+    from lessons.harness.broker import running
+    from lessons.harness.errors import NotProved, Skipped
+    from lessons.harness.telling import Show
 
-    console = Console(highlight=False)
+    console, korean = Console(highlight=False), words is KOREAN
+    spoken = language.korean(lesson.name) if korean else language.ENGLISH
     with ExitStack() as stack:
-        with console.status("starting RabbitMQ (some ten seconds)"):
+        with console.status(words.starting):
             broker = stack.enter_context(running(folder, image))
-        console.print(f"[bold]{lesson.number}. {lesson.title}[/bold]")
+        console.print(f"[bold]{lesson.number}. {lesson.korean.title if korean else lesson.title}[/bold]\n")
+        console.print(words.legend, markup=False)
         try:
-            lesson.run(broker, Show(console, pause=step, speed=speed), **settings)
+            show = Show(console, spoken, pause=words.pause if step else None, speed=speed)
+            lesson.run(broker, show, **settings)
         except NotProved as error:
-            raise DemoError(f"\nNot proved: {error}") from None
-        except AMQPError as error:  # a setting, perhaps, with which the lesson cannot even go on
-            raise DemoError(f"\nThe lesson could not go on: {type(error).__name__}: {error}") from None
+            changed = " ".join(f"{key}={_shown(value)}" for key, value in settings.items())
+            failed = words.failed_with if changed else words.failed
+            told = failed.format(count=len(error.broken), settings=changed)
+            stopped = f" {words.stopped} {_error(error.stopped_by)}" if error.stopped_by else ""
+            raise DemoError(f"\n{told}{stopped}") from None
         except Skipped as skipped:
             raise DemoError(f"{lesson.name} cannot be played here: {skipped}") from None
-    console.print("\n[bold]Try it[/bold]\n")
-    console.print(lesson.exercise, markup=False)
+        except Exception as error:
+            # With a changed setting, a lesson may fail. That is what the reader wants to see.
+            if not (settings or isinstance(error, AMQPError)):
+                raise
+            raise DemoError(f"\n{words.stopped} {_error(error)}") from None
+    console.print(f"\n[bold]{words.exercise}[/bold]\n")
+    exercise = lesson.korean.exercise if korean else lesson.exercise
+    console.print(exercise.replace(".venv/bin/flixtrail", program()), markup=False)
+
+
+def _error(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _setting(lesson: Lesson, change: str) -> tuple[str, Any]:
-    """`x_match=any` as the lesson takes it. Raises WrongSetting."""
+    """Parse a change such as `x_match=any` for the lesson. Raises WrongSetting."""
     key, found, text = change.partition("=")
-    known = ", ".join(f"{name}={_shown(value)}" for name, value in lesson.settings.items())
     if not found or key not in lesson.settings:
-        raise WrongSetting(f"--set {change}: expected SETTING=VALUE with one of: {known}")
-    default = lesson.settings[key]
+        known = ", ".join(f"{name}={_shown(value)}" for name, value in lesson.settings.items())
+        raise WrongSetting(f"--set {change}: expected SETTING=VALUE with one of: {known}.{meant(key, lesson.settings)}")
+    from lessons.harness.values import VALUES
+
+    value = VALUES[lesson.name][key]
     try:
-        return key, _as(type(default), text)
-    except (KeyError, ValueError):
-        raise WrongSetting(f"--set {change}: expected a value like {_shown(default)}") from None
-
-
-def _as(kind: type, text: str) -> Any:
-    if kind is bool:
-        return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}[text.lower()]
-    if text.lower() == "none":
-        return None
-    return kind(text) if kind in {int, float} else text
+        return key, value.read(text)
+    except ValueError:
+        raise WrongSetting(f"--set {change}: expected {value}.{meant(text, value.words)}") from None
 
 
 def _shown(value: object) -> str:

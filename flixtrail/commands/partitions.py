@@ -1,4 +1,4 @@
-"""`flixtrail partitions`: the months of the history, those to come and those that are past."""
+"""`flixtrail partitions`: shows, makes and detaches the monthly partitions of the history."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from uuid import UUID
 import click
 
 from flixtrail.commands.erase import address, number
-from flixtrail.commands.options import state_option
-from flixtrail.local.errors import DemoError, WrongSetting
+from flixtrail.commands.options import Group, state_option
+from local.errors import DemoError, WrongSetting
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from history_worker.partitions import Partition
+    from history_worker.store.partitions import Partition
 
 WIDTH_IN_A_PIPE = 120
 MOST_MONTHS_AHEAD = 120
@@ -37,18 +37,18 @@ STATES = {
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """The history that is meant."""
+    """The history database to work on."""
 
     url: str | None
     state: Path
 
     @contextmanager
     def open(self) -> Iterator[tuple[Engine, datetime]]:
-        """An engine on it, and the time. Raises DemoError."""
+        """Yield an engine for the database, and the current time. Raises DemoError."""
         from psycopg.errors import InsufficientPrivilege
         from sqlalchemy.exc import DBAPIError
 
-        from history_worker.partitions import clock, connect_as_owner
+        from history_worker.store.partitions import clock, connect_as_owner
 
         engine = connect_as_owner(address(self.url, self.state))
         try:
@@ -62,20 +62,20 @@ class Database:
             engine.dispose()
 
 
-@click.group(invoke_without_command=True)
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.group(cls=Group, invoke_without_command=True)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.option(
     "--database-url", envvar="DATABASE_URL", help="A database other than the running demo's.  [env: DATABASE_URL]"
 )
 @state_option
 @click.pass_context
 def command(context: click.Context, database_url: str | None, state: Path, *, as_json: bool) -> None:
-    """Show the partitions of view_events: a month each, by the time in the event's id.
+    """Show the partitions of view_events. There is one for each month, by the time in the event's id.
 
     \b
-    Those of the next months are made at every start, and by `make`.
-    Those that are past retention stay until `detach` is run.
-    To make or detach needs the role that owns the tables. With Docker:
+    Each start makes the partitions of the next months, and so does `make`.
+    Partitions that are past retention stay until you run `detach`.
+    `make` and `detach` need the role that owns the tables. With Docker:
       docker compose run --rm --no-deps migrate python -m flixtrail partitions make
     """  # noqa: D301 (click's \b)
     context.obj = Database(database_url, state)
@@ -83,7 +83,7 @@ def command(context: click.Context, database_url: str | None, state: Path, *, as
         if as_json:
             raise click.UsageError("--json is for the table: without a command.")
         return
-    from history_worker.partitions import listed
+    from history_worker.store.partitions import listed
 
     with context.obj.open() as (engine, now), engine.connect() as connection:
         partitions = listed(connection)
@@ -101,12 +101,12 @@ def command(context: click.Context, database_url: str | None, state: Path, *, as
 )
 @click.pass_obj
 def make(database: Database, months: int | None) -> None:
-    """Make the partitions of this month and the next ones, where they are missing. Again it changes nothing.
+    """Make the missing partitions of this month and the next ones. Running it again changes nothing.
 
-    Views that came while a month had no partition lie in the default one, and are moved.
+    If views came while their month had no partition, they are in the default partition. They are moved.
     """
-    from history_worker.partitions import make as make_missing
-    from history_worker.retention import MONTHS_AHEAD
+    from history_worker.store.partitions import make as make_missing
+    from history_worker.store.retention import MONTHS_AHEAD
 
     with database.open() as (engine, now):
         made = make_missing(engine, now, months or MONTHS_AHEAD)
@@ -117,25 +117,27 @@ def make(database: Database, months: int | None) -> None:
 
 
 @command.command()
-@click.option("--drop", is_flag=True, help="Drop them, and those that were detached before. Nothing brings them back.")
-@click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal to ask on.")
+@click.option(
+    "--drop", is_flag=True, help="Also drop them, and those that were detached before. Nothing brings them back."
+)
+@click.option("--yes", is_flag=True, help="Do not ask. You need this if there is no terminal.")
 @click.pass_obj
 def detach(database: Database, *, drop: bool, yes: bool) -> None:
     """Detach the partitions that are past retention.
 
-    Their views are then no part of the history any more, and the playbacks of which no view is kept go. Workers refuse
-    ids that old, so that nothing is counted anew. Detached, they are tables of their own: dump them, then --drop.
-    `flixtrail erase` does not look into them.
+    Their views are no longer part of the history, and playbacks without any kept view are deleted. Workers refuse ids
+    that old, so nothing counts again. A detached partition is a table of its own: dump it, then delete it with --drop.
+    `flixtrail erase` does not look into it.
     """
-    from history_worker.partitions import detach as detach_past
-    from history_worker.partitions import past, prune
+    from history_worker.store.partitions import detach as detach_past
+    from history_worker.store.partitions import past, prune
 
     with database.open() as (engine, now):
         found = [one for one in past(engine, now) if one.attached or drop]
         if found and not yes:
             ask(found, drop=drop)
         detached = detach_past(engine, now, drop=drop)
-        # Also when there was nothing: the last time may have ended half-way.
+        # Run even if nothing was detached, because the last run may have been interrupted.
         pruned = prune(engine, now)
     for name in detached:
         click.echo(f"{'dropped' if drop else 'detached'} {name}")
@@ -146,7 +148,7 @@ def detach(database: Database, *, drop: bool, yes: bool) -> None:
 
 
 def ask(partitions: Sequence[Partition], *, drop: bool) -> None:
-    """Raises WrongSetting where nobody is there to be asked."""
+    """Ask before detaching. Raises WrongSetting if there is no terminal to ask on."""
     if not sys.stdin.isatty():
         raise WrongSetting("Nobody can be asked here: add --yes.")
     names = ", ".join(one.name for one in partitions)
@@ -165,7 +167,7 @@ def summary(partition: Partition, now: datetime) -> dict[str, Any]:
 
 
 def show(partitions: Sequence[Partition], now: datetime) -> None:
-    """As a table."""
+    """Print the partitions as a table."""
     from rich.console import Console
     from rich.table import Table
 
@@ -189,5 +191,5 @@ def moment(bound: UUID | None) -> str | None:
 
 
 def size(count: int) -> str:
-    """`1,234 kB`."""
+    """Format a size: `1,234 kB`."""
     return f"{count / 1000:,.0f} kB"

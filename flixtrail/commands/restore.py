@@ -1,4 +1,4 @@
-"""`flixtrail restore`: what `flixtrail backup` wrote, back again."""
+"""`flixtrail restore`: puts a backup of `flixtrail backup` back."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import click
 
 from flixtrail.commands.backup import ABOUT, DEFINITIONS, HISTORY, PSQL, steps
 from flixtrail.compose import Compose, ComposeFailed, ended_in_order
-from flixtrail.local.errors import DemoError, WrongSetting
+from local.errors import DemoError, WrongSetting
 
-#: Users that docker-compose.yml sets up (deploy/rabbitmq/definitions.json). Their passwords are those of .env.
+#: Users that docker-compose.yml creates (deploy/rabbitmq/definitions.json). Their passwords come from .env.
 OURS = frozenset({"flixtrail", "streaming-app", "history-worker", "monitor", "operator"})
-#: All or nothing. The schema goes first: what is in the database and not in the dump goes with it.
+#: SQL before the dump is restored, in the same transaction. It drops the schema first, so everything that is not in the
+#: dump disappears.
 #:
-#: Who was erased since the backup stays erased: the tombstones of now are kept, and what the dump brings back of those
-#: viewers goes again.
+#: Viewers that were erased since the backup stay erased. The current tombstones are kept, and the restored views of
+#: those viewers are deleted again.
 BEFORE = """
 CREATE TEMPORARY TABLE erased_now (viewer bytea, erased_at timestamptz);
 CREATE TEMPORARY TABLE erased_events_now (event_id uuid);
@@ -53,7 +54,7 @@ RESTORE = """
 { printf %s "$1"; pg_restore --no-owner --no-privileges --file=-; printf %s "$2"
 } | psql -U flixtrail -d flixtrail -Xq --single-transaction -v ON_ERROR_STOP=1 >/dev/null
 """
-#: By way of a file: from a pipe, rabbitmqctl 4.3 on Erlang 28 does not take it.
+#: Through a file, because rabbitmqctl 4.3 on Erlang 28 does not read the definitions from a pipe.
 IMPORT = """
 umask 077; cat >/tmp/import.json; rabbitmqctl -q import_definitions /tmp/import.json >&2; status=$?
 rm -f /tmp/import.json; exit $status
@@ -62,14 +63,17 @@ rm -f /tmp/import.json; exit $status
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal to ask on.")
+@click.option("--yes", is_flag=True, help="Do not ask. You need this if there is no terminal.")
 def command(folder: Path, *, yes: bool) -> None:
-    """Put back what `flixtrail backup` wrote into FOLDER, in place of what the compose stack has now.
+    """Replace the history of the compose stack with the backup in FOLDER, which `flixtrail backup` wrote.
 
-    Views go on being accepted meanwhile: they wait in the queue and are written afterwards, like those that were there
-    before. The database changes in one transaction: it is all as in the backup, or as it was. A viewer who was erased
-    since then stays erased.
-    """
+    Views are accepted meanwhile. They wait in the queue, like those that were there before, and are written afterwards.
+    The database changes in one transaction: afterwards it is exactly as in the backup, or unchanged. A viewer who was
+    erased since the backup stays erased.
+
+    \b
+    flixtrail restore backups/2026-11-24T10-44-13Z
+    """  # noqa: D301 (click's \b)
     about, definitions = read(folder)
     if not yes:
         if not sys.stdin.isatty():
@@ -102,7 +106,7 @@ def command(folder: Path, *, yes: bool) -> None:
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """backup.json, and the definitions without the users that docker-compose.yml sets up. Raises WrongSetting."""
+    """Read backup.json, and the definitions without the users that docker-compose.yml creates. Raises WrongSetting."""
     try:
         about = json.loads((folder / ABOUT).read_text())
         definitions = json.loads((folder / DEFINITIONS).read_text())

@@ -1,4 +1,4 @@
-"""`flixtrail secrets`: random secrets for docker compose, into `.env`."""
+"""`flixtrail secrets`: writes random secrets for docker compose to `.env`."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 import click
 
-from flixtrail.local.errors import WrongSetting
+from local.errors import WrongSetting
 
-#: In docker-compose.yml: a variable that has a development default.
+#: A variable in docker-compose.yml that has a development default.
 SECRET = re.compile(r"\$\{([A-Z_]+):-change-me-[a-z-]+\}")
-#: A line of .env that sets one; an empty value counts as none, as docker compose takes it.
+#: A line of .env that sets a variable. An empty value counts as not set, as in docker compose.
 LINE = re.compile(r"^\s*(?:export\s+)?([A-Z_]+)=(.+)$", re.MULTILINE)
-#: 192 bits: hexadecimal digits stand in URLs and files as they are.
+#: 192 bits, as hexadecimal digits: these need no quoting in URLs and files.
 SECRET_BYTES = 24
 
 
@@ -27,24 +27,24 @@ SECRET_BYTES = 24
     type=click.Path(dir_okay=False, path_type=Path),
     default=".env",
     show_default=True,
-    help="Where they go. What is set there already stays as it is.",
+    help="The file to write. Variables that it sets already stay as they are.",
 )
 @click.option(
     "--compose-file",
     type=click.Path(dir_okay=False, path_type=Path),
     default="docker-compose.yml",
     show_default=True,
-    help="Tells which there are.",
+    help="The file that names the secrets.",
 )
 def command(env_file: Path, compose_file: Path) -> None:
-    """Make the secrets of docker-compose.yml that are not set yet, each a random one.
+    """Make a random secret for each secret of docker-compose.yml that is not set yet, and write it to `.env`.
 
-    Without them every service has a development default that anybody can read. It is good for 127.0.0.1 alone, and
-    refused with BIND=0.0.0.0.
+    Without it, every service uses a development default that anybody can read. These defaults are fine for 127.0.0.1
+    only; with BIND=0.0.0.0 the services refuse them.
 
     \b
     flixtrail secrets
-    docker compose up -d             takes them over, also where the stack ran before with others
+    docker compose up -d             uses the new secrets, even if the stack ran with others before
     """  # noqa: D301 (click's \b)
     try:
         wanted = list(dict.fromkeys(SECRET.findall(compose_file.read_text())))
@@ -65,10 +65,12 @@ def command(env_file: Path, compose_file: Path) -> None:
 
 
 def add(env_file: Path, known: str, names: list[str]) -> None:
-    """Write the file anew, readable by its owner only, with one more line a name. It is there whole or as before."""
+    """Rewrite the file with one more line per name, readable by its owner only. If that fails, the file
+    is unchanged.
+    """
     separator = "" if not known or known.endswith("\n") else "\n"
     lines = "".join(f"{name}={secrets.token_hex(SECRET_BYTES)}\n" for name in names)
-    handle, name = tempfile.mkstemp(dir=env_file.resolve().parent, prefix=".env.")  # mkstemp: mode 0600
+    handle, name = tempfile.mkstemp(dir=env_file.resolve().parent, prefix=".env.")  # mkstemp makes it with mode 0600
     with os.fdopen(handle, "w") as file:
         file.write(f"{known}{separator}{lines}")
     Path(name).replace(env_file)

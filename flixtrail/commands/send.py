@@ -1,61 +1,132 @@
-"""`flixtrail send`: record N views over HTTP, and see that each of them is stored."""
+"""`flixtrail send`: records N views over HTTP, and checks that each of them is stored."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from itertools import islice
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import click
 
-from flixtrail.commands.options import state_option
-from flixtrail.local.errors import DemoError
+from flixtrail.commands.options import Number, state_option
+from local.errors import DemoError
+from local.pasteable_commands import program
+from local.printable import visible
 
-#: One made-up playback: a start, a progress report every 10 s of the video, an end.
+if TYPE_CHECKING:
+    from local.running_demo import Running
+
+#: Seconds of video between two progress reports of a made-up playback. It also has a start and an end.
 REPORT_EVERY_S = 10
-#: A request that is not accepted is repeated with the same ids for this long: a restarted broker needs ten seconds.
+#: Seconds for which a refused request is repeated with the same ids. A restarted broker needs ten seconds.
 ACCEPT_DEADLINE_S = 60
-#: How long nothing may be stored any more before we give up. A killed worker's messages come back after 15 s in
-#: learner mode.
+#: Seconds until the length of a first video must be known. If the process that reads it dies, another one begins after
+#: streaming_app.videos.catalogue_store.CLAIM_S (20 s).
+READING_DEADLINE_S = 30
+#: Seconds without any newly stored view after which the command gives up. In learner mode, a killed worker's messages
+#: come back after 15 s.
 STORE_DEADLINE_S = 45
 LOOK_EVERY_S = 0.1
 REQUEST_TIMEOUT_S = 10
-#: Answers that may be another one in a moment.
+#: Answers that may be different in a moment.
 PASSING = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE}
 IDS_A_QUERY = 10_000
+#: `--slow`: views per second, and their number if you give no N. Together a minute: time to open a terminal and kill a
+#: worker.
+SLOW_RATE, SLOW_NUMBER = 20, 1_200
 
 
 @click.command()
-@click.argument("number", metavar="N", type=click.IntRange(min=1))
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Views a second. [default: all at once]")
+@click.argument("number", metavar="[N]", required=False, type=click.IntRange(1, 100_000_000))
+@click.option("--rate", type=Number(0.01, 1_000_000), help="Views a second. [default: all at once]")
 @click.option(
     "--batch", type=click.IntRange(1, 1000), help="Views in one request. [default: 10, or a tenth of a second]"
 )
+@click.option("--slow", is_flag=True, help=f"At human pace: {SLOW_RATE} a second, and each takes seconds to be stored.")
 @state_option
-def command(number: int, rate: float | None, batch: int | None, state: Path) -> None:
+def command(number: int | None, rate: float | None, batch: int | None, state: Path, *, slow: bool) -> None:
     """Record N views of made-up viewers, as their players would, and wait until all are stored.
 
-    The last line is `accepted N stored N`. Exit status 1: less was stored than accepted.
-    """
-    from flixtrail.local.running import Running
-    from flixtrail.local.state import State
+    The last line is `accepted N stored N`. Exit status 1: fewer views were stored than accepted.
 
+    With --slow, the workers have unacknowledged messages all the time, so you can kill one that has some. N is then
+    1,200 (a minute) by default. To slow the workers down, another transaction locks each view's row for up to four
+    seconds, and the worker waits for it, as for a slow disk. This slows down nothing else in the demo.
+
+    \b
+    flixtrail send 1000
+    flixtrail send --slow
+    """  # noqa: D301 (click's \b)
+    from local.running_demo import Running
+    from local.state import State
+
+    if slow and (rate is not None or batch is not None):
+        raise click.UsageError("--slow has a pace of its own: without --rate and --batch.")
+    if number is None and not slow:
+        raise click.UsageError("Missing argument 'N': how many views?")
     running = Running(State(state))
     sender = Sender(running.web_url, running.document["secret_key"])
     began = monotonic()
-    accepted = sender.send(number, batch or max(1, min(1000, round((rate or 100) / 10))), rate)
+    if slow:
+        number = number or SLOW_NUMBER
+        accepted = send_slowly(running, sender, number)
+    else:
+        assert number is not None  # noqa: S101 (looked at above)
+        accepted = sender.send(number, batch or max(1, min(1000, round((rate or 100) / 10))), rate)
     stored = wait_until_stored(running.database_url, accepted)
     took = monotonic() - began
     click.echo(f"{len(accepted)} views in {took:.1f} s ({len(accepted) / took:.0f} a second)")
+    if stored < len(accepted):
+        click.echo(whereabouts(running, len(accepted) - stored))
     click.echo(f"accepted {len(accepted)} stored {stored}")
     sys.exit(0 if stored == len(accepted) == number else 1)
+
+
+def send_slowly(running: Running, sender: Sender, number: int) -> list[str]:
+    """Post that many views slowly, with a progress bar. Returns their ids."""
+    from local import slow_views
+
+    accepted: list[str] = []
+    click.echo(
+        f"{number:,} views, {SLOW_RATE} a second: {number / SLOW_RATE:.0f} s. Kill a worker meanwhile, elsewhere:"
+    )
+    click.echo(f"  {program()} workers kill")
+    with progress() as bar:
+        views = bar.track(islice(one_each(sender.videos()), number), total=number, description="accepted")
+        slow_views.send_slowly(running.database_url, sender.post, iter(views), SLOW_RATE, accepted)
+    return accepted
+
+
+def whereabouts(running: Running, missing: int) -> str:
+    """Say where the views are that were accepted and not stored yet. None of them is lost."""
+    import sqlite3
+
+    from local.queue import QueueAway
+    from streaming_app.recording.outbox import waiting_in
+
+    try:
+        outbox = f"{number_of(waiting_in(running.state.outbox), 'view')} in the outbox (the streaming app's disk)"
+    except sqlite3.Error:
+        outbox = "the outbox cannot be read"
+    try:
+        figures = running.queue().figures()
+        workers = f"{number_of(figures.unacked, 'message')} with workers"
+        queue = f"{number_of(figures.ready, 'message')} in the queue, {workers}"
+    except QueueAway:
+        queue = "the broker does not answer and keeps the others"
+    return (
+        f"{number_of(missing, 'view')} still on their way: {outbox}; {queue}. They are stored as soon as everything "
+        f"answers again. This shows how it goes on: {program()} watch"
+    )
 
 
 class Sender:
@@ -64,7 +135,7 @@ class Sender:
     def __init__(self, web_url: str, secret_key: str) -> None:
         import urllib3
 
-        from streaming_app.auth import Tokens
+        from streaming_app.access.auth import Tokens
 
         self._url = web_url
         self._headers = {
@@ -74,33 +145,41 @@ class Sender:
         self._http = urllib3.PoolManager(timeout=REQUEST_TIMEOUT_S, retries=False)
 
     def send(self, number: int, batch: int, rate: float | None) -> list[str]:
-        """Post that many views; the ids that were accepted. Raises DemoError when one request never is."""
+        """Post that many views. Returns the accepted ids. Raises DemoError if a request is not accepted in time."""
         accepted: list[str] = []
         began = monotonic()
         with progress() as bar:
             task = bar.add_task("accepted", total=number)
-            views = islice(playbacks(self._videos()), number)
+            views = islice(playbacks(self.videos()), number)
             while some := list(islice(views, batch)):
-                accepted += self._post(some)
+                accepted += self.post(some)
                 bar.update(task, completed=len(accepted))
                 if rate:
                     sleep(max(0.0, began + len(accepted) / rate - monotonic()))
         return accepted
 
-    def _videos(self) -> list[dict[str, Any]]:
-        answer = self._request("GET", "/api/videos")
-        videos: list[dict[str, Any]] = [video for video in answer.json()["videos"] if video.get("duration_s")]
-        if not videos:
-            raise DemoError("there is no video to view")
-        return videos
+    def videos(self) -> list[dict[str, Any]]:
+        """Return the videos whose length is known. After a start, the streaming app is still reading the files, so this
+        waits for the first of them. Raises DemoError if there is none.
+        """
+        deadline = monotonic() + READING_DEADLINE_S
+        while True:
+            videos: list[dict[str, Any]] = self._request("GET", "/api/videos").json()["videos"]
+            if readable := [video for video in videos if video.get("duration_s")]:
+                return readable
+            if monotonic() > deadline:
+                raise DemoError(_nothing_to_view(len(videos)))
+            sleep(0.5)
 
-    def _post(self, views: list[dict[str, Any]]) -> list[str]:
-        """Post one batch until it is accepted: the same ids each time, which makes a repetition harmless."""
+    def post(self, views: list[dict[str, Any]]) -> list[str]:
+        """Post one batch until it is accepted. The ids stay the same, so a repetition does no harm."""
         ids: list[str] = self._request("POST", "/api/views", json.dumps(views)).json()["event_ids"]
         return ids
 
     def _request(self, method: str, path: str, body: str | None = None) -> Any:
-        """The answer, once it is one of 2xx: a web server or a broker that was just killed is back in seconds."""
+        """Send a request until the answer is 2xx. A web server or a broker that was just killed is back
+        within seconds.
+        """
         import urllib3
 
         deadline = monotonic() + ACCEPT_DEADLINE_S
@@ -113,17 +192,41 @@ class Sender:
             else:
                 if answer.status < HTTPStatus.MULTIPLE_CHOICES:
                     return answer
-                reason = f"{answer.status} {answer.data.decode(errors='replace')}"
+                reason = f"{answer.status} {visible(answer.data.decode(errors='replace'))}"
                 if answer.status not in PASSING:
                     raise DemoError(f"the streaming app refused {method} {path}: {reason}")
-                pause_s = float(answer.headers.get("Retry-After", pause_s))
+                pause_s = retry_after(answer.headers.get("Retry-After"), pause_s)
             if monotonic() > deadline:
                 raise DemoError(f"{method} {path} did not succeed within {ACCEPT_DEADLINE_S} s: {reason}")
             sleep(pause_s)
 
 
+def _nothing_to_view(videos: int) -> str:
+    if not videos:
+        return "there is no video to view: the folder of videos is empty"
+    return f"there is no video to view: after {READING_DEADLINE_S} s, the length of none of {videos} is known"
+
+
+def retry_after(said: str | None, usual_s: float) -> float:
+    """Return the seconds to wait that an answer names, at most REQUEST_TIMEOUT_S. Without a usable value: `usual_s`."""
+    if said is None or not (said.isascii() and said.isdigit()):
+        return usual_s
+    return min(float(said), REQUEST_TIMEOUT_S)
+
+
+def number_of(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def one_each(videos: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield views without end, each of another viewer. So none waits for a worker that writes the same playback."""
+    for view in playbacks(videos):
+        if view["kind"] == "started":
+            yield view
+
+
 def playbacks(videos: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Views without end: one viewer after another watches one video to its end."""
+    """Yield views without end: one viewer after another watches one video to its end."""
     from view_events.event import new_event_id
 
     viewer = 0
@@ -149,17 +252,17 @@ def playbacks(videos: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def wait_until_stored(database_url: str, ids: list[str]) -> int:
-    """How many of these are stored, once all are, or once nothing has been added for STORE_DEADLINE_S."""
-    from flixtrail.local.counts import History
+    """Return how many of these are stored. Waits until all are, or until none was added for STORE_DEADLINE_S."""
+    from local.view_counts import History
 
     history = History(database_url)
     missing = list(ids)
     deadline = monotonic() + STORE_DEADLINE_S
     done = 0
-    with progress() as bar:
+    with closing(history), progress() as bar:
         task = bar.add_task("stored", total=len(ids))
         while missing and monotonic() < deadline:
-            # They are stored roughly in their order: ask for the oldest, and go on when all of those are there.
+            # They are stored roughly in order. So ask for the oldest, and continue when all of those are stored.
             first = missing[:IDS_A_QUERY]
             stored = history.stored_of(first) or 0
             if done + stored > bar.tasks[0].completed:
@@ -174,10 +277,21 @@ def wait_until_stored(database_url: str, ids: list[str]) -> int:
 
 
 def progress() -> Any:
-    """A bar on a terminal, nothing in a pipe."""
+    """Make a progress bar. It shows on a terminal only, not in a pipe."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Console()
+    shown = console.is_terminal and in_the_foreground()
     columns = (TextColumn("{task.description:>8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, disable=not console.is_terminal)
+    return Progress(*columns, console=console, disable=not shown)
+
+
+def in_the_foreground() -> bool:
+    """Return whether the terminal belongs to this program. After `send 1000 &` it belongs to the shell
+    or to `watch`.
+    """
+    try:
+        return os.tcgetpgrp(sys.stdout.fileno()) == os.getpgrp()
+    except OSError:
+        return False

@@ -1,4 +1,4 @@
-"""`flixtrail trace`: the story of one view, from the logs and the database."""
+"""`flixtrail trace`: tells what happened to one view, from the logs and the database."""
 
 from __future__ import annotations
 
@@ -18,37 +18,44 @@ import click
 
 from flixtrail.commands.erase import address, number
 from flixtrail.commands.options import state_option
-from flixtrail.local.errors import NotRunning
+from local.errors import NotRunning
+from local.printable import visible
 
 if TYPE_CHECKING:
-    from flixtrail.local.log_lines import Log
-    from flixtrail.local.story import Step, Story
+    from local.log_lines import Log
+    from local.view_trace import Step, Story
 
 WIDTH_IN_A_PIPE = 200
-#: Said of a view that is not stored: where to look next.
+#: For a view that is not stored: where to look next.
 LOOK = "look into `flixtrail dead list`"
+#: Characters of a log line that are shown. Anybody may have written the line, so it may be very long.
+LONGEST = 2_000
 
 
 @click.command()
 @click.argument("event_id", metavar="EVENT_ID", type=click.UUID)
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.option(
     "--logs",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True),
-    help="Logs other than the demo's; `-`: standard input.",
+    help="Read these logs instead of the demo's. `-`: standard input.",
 )
-@click.option("--database-url", envvar="DATABASE_URL", help="The database that goes with them.  [env: DATABASE_URL]")
+@click.option(
+    "--database-url", envvar="DATABASE_URL", help="The database that belongs to these logs.  [env: DATABASE_URL]"
+)
 @state_option
 def command(event_id: UUID, logs: str | None, database_url: str | None, state: Path, *, as_json: bool) -> None:
-    """Tell the story of the view EVENT_ID: when it was recorded, published, committed, refused, by whom.
+    """Tell what happened to the view EVENT_ID: when it was recorded, published, committed or refused, and by which
+    service. Use it if a view seems to be missing.
 
-    Exit status 1: nothing is known of it.
+    Exit status 1: nothing is known about the view.
 
     \b
+    flixtrail trace EVENT_ID
     docker compose logs --no-color | flixtrail trace EVENT_ID --logs -
     """  # noqa: D301 (click's \b)
-    from flixtrail.local.story import story
+    from local.view_trace import story
 
     with sources(logs, state) as found:
         told = story(str(event_id), found)
@@ -67,12 +74,12 @@ def command(event_id: UUID, logs: str | None, database_url: str | None, state: P
 
 @contextmanager
 def sources(logs: str | None, state: Path) -> Iterator[Sequence[Log]]:
-    """The log files. Raises NotRunning where there are none."""
-    from flixtrail.local.log_lines import Log, logs_in
-    from flixtrail.local.state import State
+    """Yield the log files. Raises NotRunning if there are none."""
+    from local.log_lines import Log, logs_in
+    from local.state import State
 
     if logs == "-":
-        # It is read more than once.
+        # Standard input is copied to a file, because it is read more than once.
         with tempfile.NamedTemporaryFile(prefix="flixtrail-trace-") as kept:
             shutil.copyfileobj(sys.stdin.buffer, kept)
             kept.flush()
@@ -87,11 +94,13 @@ def sources(logs: str | None, state: Path) -> Iterator[Sequence[Log]]:
 
 
 def ask_database(event_id: UUID, url: str | None, state: Path | None) -> tuple[dict[str, Any] | None, str]:
-    """What it knows of the view; or None, and why it was not asked. `state`: the demo whose database may be asked."""
+    """Ask the database about the view. Returns its row, or None and the reason why it was not asked. `state`: the demo
+    whose database may be asked.
+    """
     from sqlalchemy.exc import DBAPIError
 
-    from history_worker.database import connect
-    from history_worker.queries import view
+    from history_worker.store.queries import view
+    from service.database import connect
 
     if url is None and state is None:
         return None, "no database was named (--database-url)"
@@ -108,8 +117,8 @@ def ask_database(event_id: UUID, url: str | None, state: Path | None) -> tuple[d
 
 
 def recorded(stored: dict[str, Any]) -> Step:
-    """When the streaming app took it, as the row says."""
-    from flixtrail.local.story import Step
+    """Make the step "recorded" from the view's row."""
+    from local.view_trace import Step
 
     details = f"{stored['kind']} of {stored['video_id']} at {stored['position_s']:g} s by {stored['viewer_id']}"
     return Step(stored["received_at"], "database", "recorded", details)
@@ -120,7 +129,7 @@ def is_known(told: Story, row: dict[str, Any] | None) -> bool:
 
 
 def conclusion(told: Story, row: dict[str, Any] | None, why_not: str) -> str:
-    """How it ended, and what is not there."""
+    """Say how the story ended, and what is missing."""
     if row is None:
         seen = told.steps[-1] if told.steps else None
         said = f"last seen {seen.what} at {clock(seen.time)}" if seen else "nothing is known of it"
@@ -133,7 +142,7 @@ def conclusion(told: Story, row: dict[str, Any] | None, why_not: str) -> str:
 
 
 def not_stored(told: Story) -> str:
-    """As far as it came."""
+    """Say how far the view came."""
     refused = told.last("refused, dead-lettered", "given up, dead-lettered")
     committed = told.last("committed", "redelivered, committed")
     if refused and not (committed and committed.time > refused.time and committed.task_id != refused.task_id):
@@ -156,7 +165,7 @@ def of_playback(playback: dict[str, Any] | None) -> str:
 
 
 def document(told: Story, row: dict[str, Any] | None, ending: str) -> dict[str, Any]:
-    """The story, for programs. `stored` is null when it is not, and absent when no database was asked."""
+    """Return the story for programs. `stored` is null if it is not stored, and absent if no database was asked."""
     return {
         "event_id": told.event_id,
         "trace_ids": told.trace_ids,
@@ -168,7 +177,7 @@ def document(told: Story, row: dict[str, Any] | None, ending: str) -> dict[str, 
 
 
 def plain(value: object) -> str:
-    """Times as RFC 3339."""
+    """Convert times to RFC 3339."""
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
@@ -183,15 +192,16 @@ def show(told: Story, ending: str) -> None:
     table.add_column("details", overflow="fold")
     for step in told.steps:
         bad = "dead-lettered" in step.what
-        what = Text(step.what, style="bold red" if bad else "bold")
-        table.add_row(Text(clock(step.time)), Text(step.service), what, Text(step.details))
-    click.echo(f"view {told.event_id}" + "".join(f", trace {trace}" for trace in told.trace_ids))
+        what = Text(visible(step.what), style="bold red" if bad else "bold")
+        # A log line has as many ids as its message has views, so it may be very long. It is cut.
+        table.add_row(Text(clock(step.time)), Text(visible(step.service)), what, Text(visible(step.details, LONGEST)))
+    click.echo(f"view {told.event_id}" + "".join(f", trace {visible(trace)}" for trace in told.trace_ids))
     console = Console(highlight=False)
     if table.rows:
         console.print(table) if console.is_terminal else Console(width=WIDTH_IN_A_PIPE, highlight=False).print(table)
-    click.echo(ending)
+    click.echo(visible(ending, LONGEST))
 
 
 def clock(time: datetime) -> str:
-    """UTC, as in the logs."""
+    """Format a time in UTC, as in the logs."""
     return f"{time.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3]

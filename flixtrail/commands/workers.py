@@ -1,9 +1,13 @@
-"""`flixtrail workers`: add, stop, kill, freeze and thaw history workers, and see what becomes of their messages."""
+"""`flixtrail workers`: adds, stops, kills, freezes and thaws history workers, and says what happens to
+their messages.
+"""
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Callable
+from datetime import datetime
 from functools import wraps
 from itertools import count
 from pathlib import Path
@@ -13,31 +17,38 @@ from typing import Any
 import click
 import psutil
 
-from flixtrail.commands.options import state_option
-from flixtrail.local import services
-from flixtrail.local.errors import DemoError
-from flixtrail.local.queue import QueueAway
-from flixtrail.local.running import Running, Worker
-from flixtrail.local.state import State
-from flixtrail.local.supervisor import POLL_S, tree
+from flixtrail.commands.options import Group, Name, state_option
+from local import service_parts
+from local.errors import DemoError
+from local.pasteable_commands import program
+from local.queue import VISIBILITY_S
+from local.running_demo import Running, Worker
+from local.state import State
+from local.supervisor import POLL_S, tree
+from local.unacknowledged import Frozen, Held, held_by, note_frozen
 
-#: A worker finishes what it writes before it stops; past `stop_wait_s` the supervisor kills it.
+#: Seconds to wait for a worker to stop. It finishes what it writes first; after `stop_wait_s` the supervisor kills it.
 STOP_DEADLINE_S = 15
 
 
-@click.group()
+#: The short form of a worker's NAME.
+NUMBER = re.compile(r"[1-9][0-9]{0,3}")
+
+
+@click.group(cls=Group)
 def command() -> None:
     """Add, stop, kill, freeze or thaw a history worker of the running demo.
 
-    NAME is `history-worker-2`, or just `2`.
+    NAME is `history-worker-2`, or just `2`. Watch the effect with `flixtrail watch`, while `flixtrail send --slow`
+    runs.
     """
 
 
 def worker_command(function: Callable[[Running, str | None], None]) -> Callable[[Running, str | None], None]:
-    """A subcommand that takes the running demo and maybe a worker's name."""
+    """Make a subcommand that gets the running demo and an optional worker name."""
 
     @command.command(name=function.__name__, help=function.__doc__)
-    @click.argument("name", required=False)
+    @click.argument("name", required=False, type=Name())
     @state_option
     @wraps(function)
     def run(name: str | None, state: Path, **_: Any) -> None:
@@ -48,68 +59,121 @@ def worker_command(function: Callable[[Running, str | None], None]) -> Callable[
 
 @worker_command
 def add(running: Running, name: str | None) -> None:
-    """Start one more worker, or NAME again that was stopped."""
+    """Start one more worker. With NAME: start a worker that was stopped."""
     names = [worker.name for worker in running.workers()]
     if name is None:
-        name = next(wanted for n in count(1) if (wanted := f"{services.WORKER}{n}") not in names)
-    elif name.isdigit():
-        name = f"{services.WORKER}{name}"
+        name = next(wanted for n in count(1) if (wanted := f"{service_parts.WORKER}{n}") not in names)
+    elif NUMBER.fullmatch(name):
+        name = f"{service_parts.WORKER}{name}"
     if name in names:
         if running.worker(name).pid:
             raise DemoError(f"{name} runs already")
         running.supervisor.start(name)
     else:
-        if not name.removeprefix(services.WORKER).isdigit():
-            raise DemoError(f"NAME: {name!r}: expected {services.WORKER} and a number")
-        running.supervisor.add(services.worker(running.state, name, addresses(running)))
+        if not NUMBER.fullmatch(name.removeprefix(service_parts.WORKER)):
+            raise DemoError(f"NAME: {name!r}: expected {service_parts.WORKER} and a number from 1 to 9999")
+        running.supervisor.add(service_parts.worker(running.state, name, addresses(running)))
     click.echo(f"{name} was started")
 
 
 @worker_command
 def stop(running: Running, name: str | None) -> None:
-    """Stop a worker in order: it finishes what it writes, the rest goes back to the queue. It stays stopped."""
+    """Stop a worker in order. It finishes what it writes, and the rest goes back to the queue. It stays stopped.
+    Without NAME, this is the last worker.
+    """
     workers = [worker for worker in running.workers() if worker.pid]
-    worker = running.worker(name) if name else last(workers)
-    signal_all(worker, signal.SIGCONT)  # a frozen one cannot hear that it shall stop
+    worker = last(workers) if name is None else running.worker(name)
+    signal_all(worker, signal.SIGCONT)  # a frozen worker does not react to a stop signal
     running.supervisor.stop(worker.name)
     deadline = monotonic() + STOP_DEADLINE_S
     while running.status()[worker.name].pid:
         if monotonic() > deadline:
             raise DemoError(f"{worker.name} has not stopped within {STOP_DEADLINE_S} s")
         sleep(POLL_S)
-    click.echo(f"{worker.name} was stopped")
+    click.echo(f"{worker.name} was stopped. This starts it again: {program()} workers add {worker.name}")
 
 
 @worker_command
 def kill(running: Running, name: str | None) -> None:
-    """Kill -9 a worker and its children, by default the one that holds most. The supervisor starts it again."""
+    """Kill a worker and its children (kill -9). Without NAME, this is the worker with the most messages. Its messages
+    are delivered to another worker, and the supervisor starts it again.
+    """
     worker = chosen(running, name, {"running", "frozen"})
+    held = held_by(running, worker)
     signal_all(worker, signal.SIGKILL)
-    click.echo(f"{worker.name} was killed (process {worker.pid}); what it held goes to another worker")
+    click.echo(f"{worker.name} was killed (process {worker.pid}){what_it_held(held)}")
+    click.echo(what_comes_now(running, held))
+
+
+def what_it_held(held: Held | None) -> str:
+    return "" if held is None else f"; it held {held}"
+
+
+def what_comes_now(running: Running, held: Held | None) -> str:
+    """Say in a sentence what happens to its messages."""
+    if held is not None and not held.messages:
+        return (
+            "So nothing has to be delivered again. To kill a worker while it holds messages, let views flow slowly, "
+            f"and kill it meanwhile: {program()} send --slow"
+        )
+    if running.learner_mode:
+        return (
+            f"Another worker gets what it held at the latest {VISIBILITY_S} s after it was read: then PostgreSQL shows "
+            "the messages again."
+        )
+    return "RabbitMQ sees that the connection is gone and delivers what it held to another worker, at once."
 
 
 @worker_command
 def freeze(running: Running, name: str | None) -> None:
-    """Freeze a worker (SIGSTOP): it lives, holds its messages, and does nothing. By default the one that holds most."""
+    """Freeze a worker (SIGSTOP), to see what happens if a worker hangs. It lives and keeps its messages, but does
+    nothing. Without NAME, this is the worker with the most messages.
+
+    \b
+    On RabbitMQ: a frozen worker sends no heartbeats (one every 10 s). RabbitMQ closes its connection after 20 to 30 s
+    and delivers its messages to another worker.
+    In learner mode: messages come back 15 s after the worker read them.
+    """  # noqa: D301 (click's \b)
     worker = chosen(running, name, {"running"})
+    if worker.state == "frozen":
+        raise DemoError(f"{worker.name} is frozen already. This lets it go on: {program()} workers thaw {worker.name}")
+    note = note_frozen(running, worker)
     signal_all(worker, signal.SIGSTOP)
-    click.echo(f"{worker.name} is frozen (process {worker.pid}); `flixtrail workers thaw` lets it go on")
+    click.echo(f"{worker.name} is frozen (process {worker.pid}); it holds {Held(note.messages, note.views)}")
+    click.echo(what_follows(running, note))
+    click.echo(f"kill it now        {program()} workers kill {worker.name}")
+    click.echo(f"let it go on       {program()} workers thaw {worker.name}")
+
+
+def what_follows(running: Running, note: Frozen) -> str:
+    """Say what happens to a frozen worker's messages, and when."""
+    when = datetime.fromtimestamp(note.gives_up_at).strftime("%H:%M:%S")  # noqa: DTZ006 (the reader's own clock)
+    if running.learner_mode:
+        return (
+            f"In {note.left_s} s at the latest, at {when}, PostgreSQL shows what it holds to the other workers. It "
+            "reads no new messages meanwhile."
+        )
+    return (
+        "RabbitMQ does not know it yet, and goes on delivering to it. It misses the worker's heartbeats and closes the "
+        f"connection in about {note.left_s} s, at {when}: then another worker gets what this one holds."
+    )
 
 
 @worker_command
 def thaw(running: Running, name: str | None) -> None:
-    """Let a frozen worker go on; by default all that are frozen."""
-    workers = [running.worker(name)] if name else [w for w in running.workers() if w.state == "frozen"]
-    if not workers:
-        raise DemoError("no worker is frozen")
+    """Let a frozen worker continue. Without NAME, all frozen workers continue."""
+    frozen = [worker for worker in running.workers() if worker.state == "frozen"]
+    workers = frozen if name is None else [running.worker(name)]
+    if not frozen or workers[0].state != "frozen":
+        raise DemoError("no worker is frozen" if not frozen else f"{workers[0].name} is not frozen")
     for worker in workers:
         signal_all(worker, signal.SIGCONT)
         click.echo(f"{worker.name} goes on")
 
 
 def chosen(running: Running, name: str | None, states: set[str]) -> Worker:
-    """The worker of that name; without one, that which holds most messages of all in these states."""
-    if name:
+    """Return the worker of that name. Without a name: the worker in one of these states that has the most messages."""
+    if name is not None:
         worker = running.worker(name)
         if not worker.pid:
             raise DemoError(f"{worker.name} does not run just now")
@@ -117,22 +181,20 @@ def chosen(running: Running, name: str | None, states: set[str]) -> Worker:
     workers = [worker for worker in running.workers() if worker.state in states]
     if not workers:
         raise DemoError("no worker runs just now")
-    try:
-        held = running.queue().figures().held
-    except QueueAway:
-        held = {}
-    return max(workers, key=lambda worker: held.get(worker.name, 0))
+    return max(workers, key=lambda worker: (held_by(running, worker) or Held(0)).messages)
 
 
 def last(workers: list[Worker]) -> Worker:
-    """The one that was added last."""
+    """Return the worker that was added last."""
     if not workers:
         raise DemoError("no worker runs just now")
     return workers[-1]
 
 
 def signal_all(worker: Worker, number: int) -> None:
-    """Send a signal to a worker and its children, the parent first: it would start children again that died."""
+    """Send a signal to a worker and its children. The parent comes first, because it would start dead
+    children again.
+    """
     for process in tree(worker.pid):
         try:
             process.send_signal(number)
@@ -140,10 +202,10 @@ def signal_all(worker: Worker, number: int) -> None:
             continue
 
 
-def addresses(running: Running) -> services.Addresses:
-    """What a new worker needs to know."""
+def addresses(running: Running) -> service_parts.Addresses:
+    """Return the addresses that a new worker needs."""
     broker = running.document["broker"]
-    return services.Addresses(
+    return service_parts.Addresses(
         web_port=0,
         history_api_port=0,
         flower_port=0,

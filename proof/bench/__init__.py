@@ -1,1 +1,1 @@
-"""How fast Flixtrail is, told as ratios to other ways of doing the same, measured in one run on one machine."""
+"""Measures how fast Flixtrail is, as ratios to other ways of doing the same, in one run on one machine."""

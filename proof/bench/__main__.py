@@ -1,6 +1,6 @@
-"""`python -m proof.bench`: measures, and judges what it measured. `make bench` starts it.
+"""`python -m proof.bench`: measures, and checks the figures against their targets. `make bench` starts it.
 
-Exit status 1: an event was lost, a server was not set safely, or a quick run fell far behind what was recorded.
+Exit status 1: an event was lost, a server was not configured safely, or a quick run was much slower than recorded.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from flixtrail.local.errors import DemoError
+from local.errors import DemoError
 from proof.bench import machine, table, verdict
 from proof.bench.errors import BenchError
 from proof.bench.measurements import Plan, table_of
@@ -93,7 +93,7 @@ def main(context: click.Context, only: str, rounds: int, share: float, *, quick:
         _measure(plan, console, results)
     except (BenchError, DemoError, KeyboardInterrupt) as error:
         failures.append(str(error) or "stopped; nothing is left running")
-    if results.figures:  # those before a failure too
+    if results.figures:  # also the figures before a failure
         drawn = draw(FOLDER / RESULTS)
         table.tell(console, results.figures)
         console.print(f"{FOLDER / RESULTS}, {drawn} pictures beside it; {results.seconds / 60:.1f} min")
@@ -117,7 +117,7 @@ def page() -> None:
 
 
 def _wanted(only: str, *, quick: bool) -> frozenset[str]:
-    """The names that are to be measured. Raises click.BadParameter for one that is none."""
+    """Return the names of the measurements to run. Raises click.BadParameter for an unknown name."""
     known = table_of()
     chosen = [name.strip() for name in only.split(",") if name.strip()]
     names = {known_name.lower(): known_name for known_name in (*known, "P9")}
@@ -142,7 +142,9 @@ def _nothing_yet(plan: Plan, *, quick: bool) -> Results:
 
 
 def _measure(plan: Plan, console: Console, results: Results) -> None:
-    """Fills `results`, and keeps them after each measurement: one that fails does not take the others with it."""
+    """Measure, and add to `results`. Saves the results after each measurement, so that a failure does not lose the
+    others.
+    """
     clock = monotonic()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     measures = list(dict.fromkeys(measure for name, measure in table_of().items() if name in plan.wanted))
@@ -173,7 +175,7 @@ def _command(plan: Plan, *, quick: bool) -> str:
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    """The first one ends the run; the others must not end it while it stops what it has started."""
+    """Handle Ctrl-C. The first one ends the run. Later ones are ignored while the run stops what it has started."""
     for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

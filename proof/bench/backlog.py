@@ -1,4 +1,4 @@
-"""A backlog: tasks that wait in a queue, put there by a producer that does nothing else."""
+"""Makes a backlog: tasks that wait in a queue, published by a producer that does nothing else."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import sys
 from collections.abc import Sequence
 from time import monotonic, sleep
 
-from flixtrail.local.environment import clean
-from flixtrail.local.program import ROOT
+from local.environment import clean
+from local.unsupervised_part import ROOT
 from proof.bench import traffic
 from proof.bench.errors import BenchError, Lost
 from proof.bench.systems import System, Systems
 from view_events import event, topology
 
-#: Until what was published stands in the queue's count.
+#: Seconds until published messages show in the queue's count.
 COUNTED_S = 30
 
 
 def of_events(systems: Systems, system: System, events: int) -> list[str]:
-    """A task for every event; returns their ids once all of them wait. No worker may run."""
+    """Publish a task for each event. Returns their ids when all of them wait. No worker may run."""
     playbacks = traffic.bodies(events, traffic.EVENTS_OF_A_PLAYBACK)
     views = [view for playback in playbacks for view in playback]
     broker = systems.nodes.broker
     if not broker.exists(system.queue):
-        system.start_worker()  # it declares its queue
+        system.start_worker()  # the worker declares its queue
         system.stop_worker()
     broker.purge(system.queue)
     if system.queue == topology.HISTORY.name:
@@ -41,7 +41,7 @@ def of_events(systems: Systems, system: System, events: int) -> list[str]:
 
 
 def publish(systems: Systems, batches: Sequence[Sequence[traffic.Event]]) -> None:
-    """A task of ours for every batch."""
+    """Publish a task of ours for each batch."""
     lines = [f"[[{','.join(map(traffic.received, batch))}]]" for batch in batches]
     _produce(systems, lines, topology.VIEWS.name, topology.routing_key(["progress"]), event.TASK)
 

@@ -1,4 +1,4 @@
-"""What the benchmark asks RabbitMQ itself: who consumes, how much waits."""
+"""Asks RabbitMQ about consumers and waiting messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Broker:
         self._connection = Connection(url, heartbeat=0)
 
     def declare_topology(self) -> None:
-        """Ours, so that the streaming app finds its queue when no worker has run yet."""
+        """Declare our topology, so that the streaming app finds its queue before any worker has run."""
         with self._connection.channel() as channel:
             for entity in topology.ENTITIES:
                 entity(channel).declare()
@@ -26,7 +26,7 @@ class Broker:
         return int(self._look(queue).consumer_count) if self.exists(queue) else 0
 
     def ready(self, queue: str) -> int:
-        """Messages that nobody holds."""
+        """Return the messages that no consumer has."""
         return int(self._look(queue).message_count) if self.exists(queue) else 0
 
     def purge(self, queue: str) -> None:

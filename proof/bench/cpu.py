@@ -1,4 +1,4 @@
-"""CPU seconds of groups of processes: what an event costs, whoever does the work."""
+"""Measures the CPU seconds of groups of processes: what an event costs, whichever process does the work."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Mapping, Sequence
 
 import psutil
 
-from flixtrail.local.program import Program
+from local.unsupervised_part import Program
 
 Seconds = dict[str, float]
 
 
 def seconds(groups: Mapping[str, Sequence[Program]]) -> Seconds:
-    """What each group has used so far, user and system, with the children that have ended."""
+    """Return the CPU seconds that each group has used so far: user and system, including children that have ended."""
     return {name: sum(map(_of_program, programs)) for name, programs in groups.items()}
 
 
 def used(before: Mapping[str, float], after: Mapping[str, float]) -> Seconds:
-    """Between two readings."""
+    """Return the difference between two readings."""
     return {name: max(0.0, after[name] - before.get(name, 0.0)) for name in after}
 
 
 def per_event_us(used_s: Mapping[str, float], events: int) -> Seconds:
-    """Microseconds of CPU an event."""
+    """Return the CPU microseconds per event."""
     return {name: value / events * 1_000_000 for name, value in used_s.items()}
 
 

@@ -1,15 +1,15 @@
-"""What can end a benchmark. The message is for the person at the terminal."""
+"""Errors that end a benchmark. The message is for the person at the terminal."""
 
 from __future__ import annotations
 
 
 class BenchError(Exception):
-    """Nothing can be measured, or what was measured counts for nothing; the message says what to do."""
+    """Nothing can be measured, or the figures are worthless. The message says what to do."""
 
 
 class NotSafe(BenchError):
-    """A server is set so that it may lose what it has confirmed: figures of it would compare nothing."""
+    """A server is configured so that it may lose what it has confirmed. Comparing its figures would be unfair."""
 
 
 class Lost(BenchError):
-    """Events that were accepted are not in the table, or something was answered that was not expected."""
+    """Accepted events are not in the table, or an answer was not the expected one."""

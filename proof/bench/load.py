@@ -1,7 +1,8 @@
-"""The load generator: `python -m proof.bench.load`, a process of its own that costs as little as it can.
+"""The load generator: `python -m proof.bench.load`, a separate process that uses as little CPU time as possible.
 
-Non-blocking sockets and one epoll; every request is there as bytes before the first one goes; of an answer the status
-and the length are read. It takes a Plan on its standard input and gives an Outcome on its standard output.
+It uses non-blocking sockets and one epoll. All requests are prepared as bytes before the first one is sent. Of an
+answer, only the status and the length are read. It reads a Plan from its standard input and writes an Outcome to its
+standard output.
 """
 
 from __future__ import annotations
@@ -16,26 +17,26 @@ from typing import Any
 
 import msgspec
 
-from flixtrail.local.program import ROOT
+from local.unsupervised_part import ROOT
 from proof.bench.errors import Lost
 
 RECEIVE_BYTES = 1024 * 1024
-#: Nothing is answered for so long: somebody hangs.
+#: If no answer comes for this many seconds, a part hangs.
 SILENCE_S = 30.0
 END_OF_HEAD = b"\r\n\r\n"
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """Who sends what. Every client sends its requests one after another, over one connection that stays."""
+    """Which client sends which requests. Each client sends its requests one after another, over one open connection."""
 
     port: int
     clients: list[list[bytes]]
-    status: int = 202  #: what every answer must have
-    rate: float | None = None  #: open loop: so many requests a second over all clients, whoever is free
+    status: int = 202  #: the status that every answer must have
+    rate: float | None = None  #: open loop: requests per second of all clients together; any free client sends the next
 
 
 class Outcome(msgspec.Struct, kw_only=True):
-    """When the first request went and the last answer came (seconds since 1970), and what became of each."""
+    """When the first request was sent and the last answer came (seconds since 1970), and the time of each request."""
 
     began: float = 0.0
     ended: float = 0.0
@@ -48,7 +49,7 @@ class Outcome(msgspec.Struct, kw_only=True):
 
 
 class Unexpected(Exception):
-    """An answer that is not the expected one; the message holds it."""
+    """An answer is not the expected one. The message contains it."""
 
 
 class Client:
@@ -63,11 +64,11 @@ class Client:
         self._status = f"HTTP/1.1 {plan.status} ".encode()
         self._unsent = memoryview(b"")
         self._head = b""
-        self._missing: int | None = None  # bytes of the answer's content that are not here yet; None: no head yet
+        self._missing: int | None = None  # bytes of the answer's content that are still missing; None: no head yet
         self.sent_at = 0.0
 
     def send(self) -> bool:
-        """Begin the next request. True when all of it has gone."""
+        """Start the next request. Returns True when all of it has been sent."""
         self._unsent = memoryview(self.requests.popleft())
         self._head, self._missing = b"", None
         self.sent_at = time.time()
@@ -81,7 +82,7 @@ class Client:
         return not self._unsent
 
     def receive(self, buffer: bytearray) -> tuple[int, bool]:
-        """What is there: how many bytes, and whether the answer is whole. Raises Unexpected."""
+        """Read what has arrived. Returns the number of bytes, and whether the answer is complete. Raises Unexpected."""
         count = self.socket.recv_into(buffer)
         if not count:
             raise Unexpected("the connection was closed instead of an answer")
@@ -101,13 +102,13 @@ class Client:
 
 
 def get(path: str, headers: dict[str, str]) -> bytes:
-    """A whole GET request, as it goes over the wire."""
+    """Make a complete GET request, as it is sent."""
     lines = [f"GET {path} HTTP/1.1", "Host: 127.0.0.1", *(f"{name}: {value}" for name, value in headers.items())]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
 class Run:
-    """All clients of a plan, over one epoll."""
+    """Runs all clients of a plan over one epoll."""
 
     def __init__(self, plan: Plan, outcome: Outcome) -> None:
         self._plan, self._outcome = plan, outcome
@@ -134,7 +135,7 @@ class Run:
         outcome.ended, outcome.cpu_s = time.time(), time.process_time() - cpu
 
     def _begin_what_is_due(self) -> float:
-        """Let the free clients send; in an open loop only as many as it is time for. How long there is to wait."""
+        """Let free clients send; in an open loop only as many as are due. Returns the seconds to wait."""
         while self._free:
             if self._plan.rate:
                 ahead = self._outcome.began + self._begun / self._plan.rate - time.time()
@@ -171,7 +172,7 @@ def main() -> None:
 
 
 class Generator:
-    """A load generator that has its plan and waits: `wait` for its outcome. Raises Lost for a wrong answer."""
+    """A load generator that has its plan and waits. Call `wait` for its outcome. Raises Lost for a wrong answer."""
 
     def __init__(self, plan: Plan) -> None:
         self._process: subprocess.Popen[Any] = subprocess.Popen(
@@ -179,12 +180,12 @@ class Generator:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=ROOT,
-            start_new_session=True,  # Ctrl-C is for the bench, which ends this one
+            start_new_session=True,  # Ctrl-C reaches the bench, which ends this process
         )
         self._plan = msgspec.msgpack.encode(plan)
 
     def wait(self) -> Outcome:
-        """Send everything; what came of it."""
+        """Send everything and return the outcome."""
         try:
             answer, _ = self._process.communicate(self._plan)
         except BaseException:

@@ -1,4 +1,4 @@
-"""What everything ran on: the machine, and the versions of what matters. Names no host and no folder."""
+"""Describes the machine and the versions of the software. Names neither host nor folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ASK = "import json, sys; from importlib.metadata import version; print(json.dump
 
 
 def machine() -> dict[str, str]:
-    """CPU, cores, memory, kernel."""
+    """Return CPU, cores, memory and kernel."""
     return {
         "CPU": _cpu_model(),
         "cores": str(os.cpu_count()),
@@ -30,7 +30,7 @@ def machine() -> dict[str, str]:
 
 
 def versions(nodes: Nodes) -> dict[str, str]:
-    """Servers, libraries, those of the peers, and the commit."""
+    """Return the versions of servers, libraries and the peers' libraries, and the commit."""
     servers = {
         "RabbitMQ": nodes.broker.version(),
         "PostgreSQL": nodes.settings(["server_version"])["server_version"].partition(" ")[0],

@@ -1,4 +1,4 @@
-"""The private RabbitMQ and PostgreSQL of a benchmark: their own ports and folders, new ones for every run."""
+"""The private RabbitMQ and PostgreSQL of a benchmark. Every run has new ports and folders."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import Self
 
 import psycopg
 
-from flixtrail.local import leftovers, services
-from flixtrail.local.environment import clean
-from flixtrail.local.errors import AlreadyRunning
-from flixtrail.local.installed import HOW_TO_INSTALL, is_installed
-from flixtrail.local.postgres import HISTORY, Postgres
-from flixtrail.local.program import ROOT, Program
-from flixtrail.local.rabbitmq import RabbitMQ
-from flixtrail.local.state import State
+from local import leftover_processes, service_parts
+from local.environment import clean
+from local.errors import AlreadyRunning
+from local.postgres import HISTORY, Postgres
+from local.rabbitmq import RabbitMQ
+from local.rabbitmq_programs import HOW_TO_INSTALL, is_installed
+from local.state import State
+from local.unsupervised_part import ROOT, Program
 from proof.bench.broker import Broker
 from proof.bench.errors import BenchError, NotSafe
 
-#: The peers' rows, in the same columns and with the same key as ours, and without anything derived from them.
+#: The peers' rows: the same columns and key as ours, but nothing derived from them.
 PEERS = "peers"
 PEERS_TABLE = """
 CREATE TABLE view_events (
@@ -32,18 +32,18 @@ CREATE TABLE view_events (
     kind text NOT NULL, position_s float8 NOT NULL, played_from_s float8, at timestamptz NOT NULL,
     received_at timestamptz NOT NULL)
 """
-#: With any of them off, a crash of the machine loses what was committed, and every figure is worth nothing.
+#: If one of these is off, a crash of the machine loses committed data. Figures from such a server are worthless.
 SAFE = {"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on"}
-#: When a row was committed is asked of PostgreSQL itself. Memory as its manual advises (a quarter of the machine's, of
-#: which 1 GB is enough here), instead of the 128 MB that it starts with everywhere.
-#: https://www.postgresql.org/docs/18/runtime-config-resource.html
+#: PostgreSQL itself is asked when a row was committed. The memory is as its manual advises: a quarter of the machine's,
+#: of which 1 GB is enough here. The default is 128 MB. https://www.postgresql.org/docs/18/runtime-config-resource.html
 MORE_SETTINGS = "\ntrack_commit_timestamp = on\nshared_buffers = 1GB\n"
-#: The demo's node collects figures four times a second for its live view. Here nobody looks.
+#: Settings of the demo's node that collect figures four times a second for its live view. A benchmark does not need
+#: them.
 MONITORING = re.compile(r"^(management|collect_statistics).*\n", re.MULTILINE)
 
 
 class Nodes:
-    """Both servers, from their start to their end: use it with `with`. Raises BenchError."""
+    """Both servers, from their start to their end. Use it with `with`. Raises BenchError."""
 
     broker: Broker
 
@@ -76,9 +76,9 @@ class Nodes:
         self._lock.close()
 
     def _clear(self) -> None:
-        """End what is left of this run or of an earlier one that was killed, and remove its data; logs stay."""
+        """End the processes of this run, or of an earlier one that was killed, and delete its data. Logs stay."""
         data = self.state.folder / "postgres"
-        leftovers.end(leftovers.processes(self.state.folder, works_in=data))
+        leftover_processes.end(leftover_processes.processes(self.state.folder, works_in=data))
         self.state.forget()
         for folder in (data, self.state.folder / "rabbitmq", self.state.outbox):
             shutil.rmtree(folder, ignore_errors=True)
@@ -107,7 +107,7 @@ class Nodes:
         self.create_peers()
         self.migrate(HISTORY)
         self.rabbitmq_program.wait(rabbitmq.is_ready, "RabbitMQ took connections")
-        sleep(1)  # it goes on with its own start for a moment
+        sleep(1)  # PostgreSQL's own start continues for a moment
         self.broker_url = rabbitmq.url
         self.broker = Broker(rabbitmq.url)
         self.broker.declare_topology()
@@ -118,7 +118,7 @@ class Nodes:
                 raise NotSafe(f"PostgreSQL has {name} = {value}: set it to {SAFE[name]}, or nothing is measured.")
 
     def settings(self, names: Mapping[str, str] | list[str]) -> dict[str, str]:
-        """What PostgreSQL says of its settings."""
+        """Return the values of PostgreSQL's settings."""
         with psycopg.connect(self.postgres.url("postgres")) as connection:
             query = "SELECT name, current_setting(name) FROM pg_settings WHERE name = ANY(%s)"
             return dict(connection.execute(query, (list(names),)).fetchall())
@@ -133,8 +133,8 @@ class Nodes:
             connection.execute(PEERS_TABLE)
 
     def migrate(self, database: str) -> None:
-        """Our tables, by our own migrations."""
+        """Make our tables with our own migrations."""
         environment = clean(DATABASE_URL=self.postgres.url(database))
-        done = subprocess.run(services.migrations(), env=environment, cwd=ROOT, capture_output=True, text=True)  # noqa: S603, PLW1510
+        done = subprocess.run(service_parts.migrations(), env=environment, cwd=ROOT, capture_output=True, text=True)  # noqa: S603, PLW1510
         if done.returncode:
             raise BenchError(f"The migrations failed:\n{done.stdout}{done.stderr}")

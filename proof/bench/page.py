@@ -1,4 +1,4 @@
-"""`docs/benchmarks.md`, written from the results of a run: nobody types a figure."""
+"""Writes `docs/benchmarks.md` from the results of a run, so that nobody types a figure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from flixtrail.local.program import ROOT
+from local.unsupervised_part import ROOT
 from proof.bench import words
 from proof.bench.results import Figure, Limit, Ratio, Results
 
@@ -19,21 +19,25 @@ MARKS = {True: "reached", False: "**missed**", None: ""}
 INTRODUCTION = """\
 # Benchmarks
 
-Written by `python -m proof.bench page` from what `{command}` measured on {when}, in {minutes:.0f} minutes. How fast
-something is depends on the machine; how much faster than another way of doing the same on the same machine does so much
-less. So each figure is a ratio of two things measured in turn in one run, as the median of all rounds with the lowest
-and the highest; beside it what an event costs in CPU, in microseconds by group of processes. Everywhere RabbitMQ's
-queues are quorum queues, messages persistent and confirmed, PostgreSQL's `fsync` and `synchronous_commit` on. Every
-trial ends with a look for every id that was sent: a run in which one is missing has no figures.
+`{command}` measured these figures on {when}, in {minutes:.0f} minutes. `python -m proof.bench page` wrote this page
+from them.
 
-The peers ([proof/bench/peers](../proof/bench/peers/)) are tuned as their documentation advises, have the same web
-server, as many processes and threads, and acknowledge late, as ours does. They neither authenticate nor validate nor
-derive anything, which is to their advantage. Load generator, servers and workers share the machine's cores.
+How fast something is depends on the machine. How much faster it is than another way of doing the same, on the same
+machine, depends on the machine much less. So each figure is a ratio of two things that were measured in turn in one
+run. It is the median of all rounds, with the lowest and the highest in brackets. Beside it is the CPU cost of an
+event, in microseconds for each group of processes. Everywhere RabbitMQ's queues are quorum queues, messages are
+persistent and confirmed, and PostgreSQL's `fsync` and `synchronous_commit` are on. Every trial ends with a check of
+every id that was sent. If one id is missing, the run has no figures.
+
+The peers ([proof/bench/peers](../proof/bench/peers/)) are tuned as their documentation advises. They have the same
+web server and as many processes and threads, and they acknowledge late, as Flixtrail does. They do not authenticate,
+validate or derive anything, which is to their advantage. Load generator, servers and workers share the machine's
+cores.
 """
 
 
 def write(results: Path) -> Path:
-    """The page, and the pictures that it shows."""
+    """Write the page, and the pictures that it shows."""
     found = msgspec.json.decode(results.read_bytes(), type=Results)
     pictures = {figure.name: results.with_name(f"{figure.name}.svg") for figure in found.figures}
     shown = {name: path for name, path in pictures.items() if path.exists()}
@@ -45,7 +49,7 @@ def write(results: Path) -> Path:
 
 
 def render(results: Results, shown: Iterable[str] = ()) -> str:
-    """The page's text; `shown`: the figures that have a picture."""
+    """Return the page's text. `shown`: the figures that have a picture."""
     shown = set(shown)
     parts = [
         INTRODUCTION.format(command=results.command, when=results.began[:10], minutes=results.seconds / 60),

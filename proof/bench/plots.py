@@ -1,6 +1,6 @@
-"""One picture a figure, drawn by matplotlib, which lives in the peers' environment.
+"""Draws one picture per figure with matplotlib, which is installed in the peers' environment.
 
-`python -m proof.bench.plots results.json` there; `draw` from here.
+`python -m proof.bench.plots results.json` draws there. `draw` starts it from here.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 OURS, THEIRS = "#0969da", "#9198a1"
-#: No dates and no random ids in the file: drawn again, it is the same.
+#: No dates and no random ids, so drawing again gives the same file.
 PLAIN = {"Date": None, "Creator": None}
 
 
 def draw(results: Path) -> int:
-    """Draw all, beside the results; how many."""
-    from flixtrail.local.program import ROOT
+    """Draw all pictures next to the results. Returns their number."""
+    from local.unsupervised_part import ROOT
     from proof.bench.systems import PEERS_PYTHON
 
     argv = [str(PEERS_PYTHON), "-m", "proof.bench.plots", str(results.resolve())]
@@ -37,12 +37,12 @@ def main(results: Path) -> None:
 
 
 def _bars(figure: dict[str, Any], path: Path) -> None:
-    """A bar a series as long as its median, with its spread."""
+    """Draw one bar per series: its length is the median, with the spread."""
     from statistics import median
 
     from matplotlib import pyplot as plt
 
-    # One axis has one unit; the page has the others.
+    # An axis has one unit. The page has the values in other units.
     series = [one for one in figure["series"] if one["unit"] == figure["series"][0]["unit"]]
     names = [one["name"] for one in series]
     middles = [median(one["values"]) for one in series]

@@ -1,4 +1,4 @@
-"""What a run found out, as it is kept in `results.json`."""
+"""The results of a run, as stored in `results.json`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The middle of several values, and how far they are apart."""
+    """The median of several values, and their range."""
 
     median: float
     low: float
@@ -19,20 +19,20 @@ class Spread:
 
 
 def spread(values: list[float]) -> Spread:
-    """Raises ValueError when there is none."""
+    """Make a Spread. Raises ValueError if there are no values."""
     if not values:
         raise ValueError("no values")
     return Spread(median(values), min(values), max(values))
 
 
 def percentile(values: list[float], percent: float) -> float:
-    """The value that so many percent of them do not exceed. Raises IndexError when there is none."""
+    """Return the value that so many percent of the values do not exceed. Raises IndexError if there are no values."""
     ordered = sorted(values)
     return ordered[max(0, ceil(len(ordered) * percent / 100) - 1)]
 
 
 class Series(msgspec.Struct, kw_only=True):
-    """One side of a figure: a value a round, and the CPU microseconds that an event cost in each group of processes."""
+    """One series of a figure: one value per round, and the CPU microseconds per event of each group of processes."""
 
     name: str
     unit: str
@@ -47,7 +47,7 @@ class Series(msgspec.Struct, kw_only=True):
 
 
 class Ratio(msgspec.Struct, kw_only=True):
-    """Two series of the same rounds, one divided by the other round by round, and what it should be."""
+    """One series divided by another, round by round, and its target."""
 
     of: str
     to: str
@@ -57,7 +57,7 @@ class Ratio(msgspec.Struct, kw_only=True):
 
 
 class Limit(msgspec.Struct, kw_only=True):
-    """A value that stands for itself."""
+    """A value that is compared with a limit, not with another series."""
 
     what: str
     unit: str
@@ -70,20 +70,20 @@ class Figure(msgspec.Struct, kw_only=True):
 
     name: str
     title: str
-    how: str  #: what exactly was done, in sentences
+    how: str  #: what exactly was measured, in sentences
     series: list[Series] = msgspec.field(default_factory=list)
     ratios: list[Ratio] = msgspec.field(default_factory=list)
     limits: list[Limit] = msgspec.field(default_factory=list)
-    skipped: str | None = None  #: the reason
+    skipped: str | None = None  #: the reason, if it was skipped
 
     @property
     def ratio(self) -> float | None:
-        """The first one's median: what the last line says."""
+        """Return the median of the first ratio, for the last line."""
         return median(self.ratios[0].values) if self.ratios else None
 
 
 class Results(msgspec.Struct, kw_only=True):
-    """Everything of one run."""
+    """All results of one run."""
 
     command: str
     quick: bool
@@ -98,6 +98,6 @@ class Results(msgspec.Struct, kw_only=True):
 
 
 def divided(of: Series, to: Series, *, at_least: float | None = None, at_most: float | None = None) -> Ratio:
-    """`of` / `to`, round by round: both were measured in the same minute."""
+    """Return `of` / `to`, round by round, because both were measured in the same minute."""
     values = [one / other for one, other in zip(of.values, to.values, strict=True)]
     return Ratio(of=of.name, to=to.name, values=values, at_least=at_least, at_most=at_most)

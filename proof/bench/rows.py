@@ -1,4 +1,6 @@
-"""The rows of one database: made empty, waited for, counted by their ids, and dated by PostgreSQL itself."""
+"""The rows of one database: empties the tables, waits for rows, counts them by id, and asks PostgreSQL for their commit
+times.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +13,12 @@ import psycopg
 from proof.bench.errors import Lost
 
 LOOK_EVERY_S = 0.05
-#: Nothing new in the table for so long: it will not come any more.
+#: If no new row appears for this many seconds, the missing ones are lost.
 SILENCE_S = 60
-#: While some of these are missing, counting all would only take CPU from those who write, and be counted as theirs.
+#: A sample of ids to wait for. Counting all rows earlier would take CPU time from the writers, and count as theirs.
 SAMPLE = 100
 
-#: The commit's time, not the row's: `received_at` and the like are told by those who are measured.
+#: The time of the commit, because `received_at` and the like are set by the systems that are measured.
 ARRIVED = """
 SELECT count(*), extract(epoch FROM min(pg_xact_commit_timestamp(stored.xmin)))::float8,
        extract(epoch FROM max(pg_xact_commit_timestamp(stored.xmin)))::float8
@@ -26,21 +28,21 @@ SELECT count(*), extract(epoch FROM min(pg_xact_commit_timestamp(stored.xmin))):
 
 @dataclass(frozen=True, slots=True)
 class Arrived:
-    """All rows of a trial are there; when the first and the last one were committed (seconds since 1970)."""
+    """All rows of a trial are there. Has the commit times of the first and the last one (seconds since 1970)."""
 
     first: float
     last: float
 
 
 class Rows:
-    """A connection for the one who measures."""
+    """The benchmark's own connection."""
 
     def __init__(self, url: str) -> None:
         self._connection = psycopg.connect(url, autocommit=True)
         self._connection.execute("CREATE TEMP TABLE IF NOT EXISTS sent (event_id uuid PRIMARY KEY)")
 
     def clear(self) -> None:
-        """Empty tables, and a checkpoint: none is due in the middle of what follows because of what went before."""
+        """Empty the tables and run a checkpoint. So no checkpoint is due later because of earlier work."""
         tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename = ANY(%s)"
         found = self._connection.execute(tables, (["view_events", "playbacks"],)).fetchall()
         self._connection.execute(f"TRUNCATE {', '.join(name for (name,) in found)}".encode())
@@ -50,12 +52,12 @@ class Rows:
         self._connection.execute("CHECKPOINT")
 
     def wait(self, ids: Sequence[str]) -> None:
-        """Until the last ones and some of the others are there, at next to no cost. Raises Lost when no more come."""
+        """Wait for the last ids and a sample of the others, at almost no cost. Raises Lost if no more rows appear."""
         sample = list({*ids[:: max(1, len(ids) // SAMPLE)], *ids[-SAMPLE:]})
         self._until(sample)
 
     def arrived(self, ids: Sequence[str]) -> Arrived:
-        """Once every single one of them is there. Raises Lost when nothing more comes."""
+        """Wait until every row is there. Raises Lost if no more rows appear."""
         self._connection.execute("TRUNCATE sent")
         with self._connection.cursor() as cursor, cursor.copy("COPY sent FROM STDIN") as copy:
             copy.write("\n".join(ids) + "\n")
@@ -75,13 +77,13 @@ class Rows:
         return int(self._one("SELECT count(*) FROM view_events")[0])
 
     def counted_once(self) -> None:
-        """Of ours: every event that is stored is counted in its playback, once. Raises Lost."""
+        """For our system: check that every stored event is counted once in its playback. Raises Lost."""
         stored, counted = self._one("SELECT (SELECT count(*) FROM view_events), (SELECT sum(events) FROM playbacks)")
         if stored != counted:
             raise Lost(f"{stored:,} events are stored, and the playbacks count {counted:,}.")
 
     def visible(self, ids: Sequence[str]) -> list[str]:
-        """Those of these ids that are stored."""
+        """Return which of these ids are stored."""
         query = "SELECT event_id::text FROM view_events WHERE event_id = ANY(%s::uuid[])"
         return [event_id for (event_id,) in self._connection.execute(query, (list(ids),))]
 

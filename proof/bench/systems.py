@@ -1,4 +1,6 @@
-"""What is measured: a web server, a queue, a worker and a table each. Ours, and the peers in `proof/bench/peers`."""
+"""The systems that are measured: each has a web server, a queue, a worker and a table. Ours, and those in
+`proof/bench/peers`.
+"""
 
 from __future__ import annotations
 
@@ -10,24 +12,24 @@ from contextlib import contextmanager
 from functools import cached_property
 from time import monotonic, sleep
 
-from flixtrail.local import counts, ports, services
-from flixtrail.local.environment import clean
-from flixtrail.local.part import Part
-from flixtrail.local.postgres import HISTORY
-from flixtrail.local.program import LOOK_EVERY_S, ROOT, Program
-from flixtrail.local.services import WORKER_PROCESSES
+from local import ports, service_parts, view_counts
+from local.environment import clean
+from local.part import Part
+from local.postgres import HISTORY
+from local.service_parts import WORKER_PROCESSES
+from local.unsupervised_part import LOOK_EVERY_S, ROOT, Program
 from proof.bench.errors import BenchError
 from proof.bench.nodes import PEERS, Nodes
 from proof.bench.rows import Rows
-from streaming_app.auth import Tokens
-from streaming_app.samples import samples
+from streaming_app.access.auth import Tokens
 from streaming_app.settings import StreamingSettings
+from streaming_app.videos.samples import samples
 
-#: The peers' own environment, since celery-batches needs an older Celery (`make bench` makes it).
+#: The peers' own environment, because celery-batches needs an older Celery. `make bench` makes it.
 PEERS_PYTHON = ROOT / "var" / "bench" / "venv" / "bin" / "python"
-#: A broker sees at once that a connection was closed.
+#: Seconds to wait until the broker has noticed a closed connection. It notices at once.
 GONE_S = 15
-#: As many as ours has.
+#: The same number as our streaming app.
 WEB_PROCESSES = int(StreamingSettings.model_fields["web_processes"].default)
 WEB_THREADS = int(StreamingSettings.model_fields["web_threads"].default)
 
@@ -35,7 +37,7 @@ OURS, USUAL, BATCHES, ACTORS, NOOP = "Flixtrail", "usual Celery", "celery-batche
 
 
 class System:
-    """One way of recording views. Its parts are started when they are first wanted."""
+    """One way of recording views. Its programs start when they are first needed."""
 
     def __init__(self, name: str, nodes: Nodes, web: Part, worker: Part | None, *, queue: str, database: str) -> None:
         self.name = name
@@ -54,11 +56,11 @@ class System:
 
     @cached_property
     def token(self) -> str:
-        """An ingest token: it may record for any viewer. The peers do not look at it."""
+        """An ingest token, which records for any viewer. The peers ignore it."""
         return Tokens(self._nodes.state.secret("secret_key")).ingest()
 
     def start(self) -> None:
-        """Returns when both take work."""
+        """Start the web server and the worker. Returns when both accept work."""
         self.start_web()
         self.start_worker()
 
@@ -68,7 +70,9 @@ class System:
         self.web.start()
         if self.name == OURS:
             url = f"http://127.0.0.1:{self.port}"
-            self.web.wait(lambda: counts.connected_processes(url) >= WEB_PROCESSES, "its processes reached RabbitMQ")
+            self.web.wait(
+                lambda: view_counts.connected_processes(url) >= WEB_PROCESSES, "its processes reached RabbitMQ"
+            )
         else:
             self.web.wait(lambda: ports.answers(self.port), "it listened")
 
@@ -78,7 +82,7 @@ class System:
             self.worker.wait(lambda: self._nodes.broker.consumers(self.queue) > 0, "it consumed")
 
     def stop_worker(self) -> None:
-        """Returns when the broker has noticed: what was held is back in the queue."""
+        """Stop the worker. Returns when the broker has noticed it: unacknowledged messages are back in the queue."""
         if self.worker is None:
             return
         self.worker.stop()
@@ -93,7 +97,7 @@ class System:
         self.stop_worker()
 
     def groups(self) -> dict[str, list[Program]]:
-        """Whose CPU seconds are counted."""
+        """Return the groups of programs whose CPU seconds are counted."""
         return {
             "web": [self.web],
             "worker": [self.worker] if self.worker else [],
@@ -103,7 +107,7 @@ class System:
 
 
 class Systems:
-    """All of them by name, on one pair of nodes."""
+    """All systems by name, on the same RabbitMQ and PostgreSQL."""
 
     def __init__(self, nodes: Nodes) -> None:
         self.nodes = nodes
@@ -119,7 +123,7 @@ class Systems:
 
     @contextmanager
     def running(self, *names: str) -> Iterator[list[System]]:
-        """These, and only these."""
+        """Run these systems, and only these."""
         systems = [self[name] for name in names]
         try:
             for system in systems:
@@ -130,24 +134,24 @@ class Systems:
                 system.stop()
 
     def stop(self) -> None:
-        """Whatever runs."""
+        """Stop everything that runs."""
         for system in self._made.values():
             system.stop()
 
     def make(self, name: str, database: str | None = None) -> System:
-        """A system with its own programs; `database` instead of the one it has otherwise."""
+        """Make a system with its own programs. `database` replaces its default database."""
         state, addresses = self.nodes.state, self.addresses(name, database)
         if name in {OURS, NOOP}:
-            web = services.web(state, addresses, self.videos)
+            web = service_parts.web(state, addresses, self.videos)
             if name == NOOP:
                 web = dataclasses.replace(web, argv=(sys.executable, "-m", "proof.bench.peers.noop"), name="web-noop")
                 return System(name, self.nodes, web, None, queue="history", database=PEERS)
-            worker = services.worker(state, "history-worker-1", addresses)
+            worker = service_parts.worker(state, "history-worker-1", addresses)
             return System(name, self.nodes, web, worker, queue="history", database=database or HISTORY)
         return self._peer(name)
 
-    def addresses(self, name: str, database: str | None = None) -> services.Addresses:
-        return services.Addresses(
+    def addresses(self, name: str, database: str | None = None) -> service_parts.Addresses:
+        return service_parts.Addresses(
             web_port=self._ports[f"web {name}"],
             history_api_port=self._ports["history_api"],
             flower_port=0,
@@ -179,9 +183,9 @@ class Systems:
         return System(name, self.nodes, web, worker, queue=module, database=PEERS)
 
     def worker(self, name: str, database_url: str, processes: int, **settings: str) -> Program:
-        """One more history worker, on its own way to the database, with these settings."""
+        """Return one more history worker, with this address of the database and these settings."""
         addresses = dataclasses.replace(self.addresses(OURS), database_url=database_url)
-        part = services.worker(self.nodes.state, name, addresses)
+        part = service_parts.worker(self.nodes.state, name, addresses)
         argv = list(part.argv)
         argv[argv.index("-c") + 1] = str(processes)
         environment = {**part.environment, **settings}
@@ -191,13 +195,13 @@ class Systems:
         return ports.answers(self._ports["history_api"])
 
     def history_api(self, database: str) -> Program:
-        """What the streaming app asks for a page, over one database."""
-        part = services.history_api(self.nodes.state, self.addresses(OURS, database))
+        """Return a history API over one database, for the streaming app's pages."""
+        part = service_parts.history_api(self.nodes.state, self.addresses(OURS, database))
         return Program(part, self.nodes.state)
 
 
 def python_of(name: str) -> str:
-    """The Python that has a peer's libraries. Raises BenchError when it is not there."""
+    """Return the Python with a peer's libraries. Raises BenchError if it is missing."""
     if name not in {BATCHES, ACTORS}:
         return sys.executable
     if not shutil.which(str(PEERS_PYTHON)):

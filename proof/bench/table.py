@@ -1,4 +1,4 @@
-"""The figures on the terminal."""
+"""Prints the figures on the terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MARKS = {True: Text("✓", "green"), False: Text("✗", "red"), None: Text("")}
 
 
 def tell(console: Console, figures: Iterable[Figure]) -> None:
-    """What was measured, with its spread and its CPU, and how the ratios stand to their targets."""
+    """Print what was measured, with spread and CPU cost, and compare the ratios with their targets."""
     measured = Table("", "", "median (min–max)", "CPU µs an event", box=None, pad_edge=False)  # noqa: RUF001
     judged = Table("", "ratio", "median (min–max)", "target", "", box=None, pad_edge=False)  # noqa: RUF001
     for figure in figures:

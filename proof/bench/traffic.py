@@ -1,8 +1,8 @@
-"""What is sent: views of many viewers, made before any clock starts.
+"""The traffic of a benchmark: views of many viewers, made before any clock starts.
 
-A playback is ten events: started, eight times progress, finished, each with the seconds that were really played since
-the one before. A body of 500 carries fifty whole playbacks, as another service would upload them; single events come
-from clients of which each plays one playback after another.
+A playback is ten events: started, eight times progress, and finished. Each has the seconds that really played since the
+event before. A body of 500 contains fifty complete playbacks, as another service would upload them. Single events come
+from clients that each play one playback after another.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ KINDS = ("started", *["progress"] * (EVENTS_OF_A_PLAYBACK - 2), "finished")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One event: its id, and itself as the JSON object that a client sends."""
+    """One event: its id, and the JSON object that a client sends."""
 
     event_id: str
     json: str
 
 
 def playbacks(start: int = 0) -> Iterator[list[Event]]:
-    """Playbacks without end, the viewers one after another from `start` on; all of them are over by now."""
+    """Yield playbacks without end. The viewers follow one another from `start` on. All playbacks are over by now."""
     began = datetime.now(UTC) - timedelta(seconds=STEP_S * EVENTS_OF_A_PLAYBACK)
     times = [(began + timedelta(seconds=STEP_S * step)).isoformat() for step in range(EVENTS_OF_A_PLAYBACK)]
     number = start
@@ -53,7 +53,7 @@ def playbacks(start: int = 0) -> Iterator[list[Event]]:
 
 
 def bodies(events: int, size: int) -> list[list[Event]]:
-    """Whole playbacks, `size` events a body, `events` in all."""
+    """Make bodies of complete playbacks: `size` events per body, `events` in all."""
     per_body = size // EVENTS_OF_A_PLAYBACK
     endless = playbacks()
     return [
@@ -62,7 +62,7 @@ def bodies(events: int, size: int) -> list[list[Event]]:
 
 
 def singles(events: int, clients: int) -> list[list[list[Event]]]:
-    """Bodies of one event each, for each client its own: it plays one playback after another."""
+    """Make bodies of one event for each client. A client plays one playback after another."""
     each = max(1, events // clients)
     return [
         [[event] for event in islice((event for playback in playbacks(client * 300) for event in playback), each)]
@@ -71,17 +71,17 @@ def singles(events: int, clients: int) -> list[list[list[Event]]]:
 
 
 def dealt(bodies_of_all: list[list[Event]], clients: int) -> list[list[list[Event]]]:
-    """The bodies dealt out to so many clients."""
+    """Distribute the bodies to the clients."""
     return [bodies_of_all[client::clients] for client in range(clients)]
 
 
 def received(event: Event) -> str:
-    """The event as a worker gets it: with the time at which it was received."""
+    """Return the event as a worker gets it: with the time when it was received."""
     return f'{event.json[:-1]},"received_at":"{datetime.now(UTC).isoformat()}"}}'
 
 
 def request(path: str, token: str, events: list[Event]) -> bytes:
-    """A whole HTTP request, as it goes over the wire. One event is an object, several are an array."""
+    """Make a complete HTTP request, as it is sent. One event is an object, several are an array."""
     content = events[0].json if len(events) == 1 else "[" + ",".join(event.json for event in events) + "]"
     head = (
         f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {token}\r\n"

@@ -1,4 +1,4 @@
-"""One trial: so many events through one system, from the first request to the last row that is committed."""
+"""One trial: sends events through one system, and measures from the first request to the last committed row."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from proof.bench.load import Generator, Outcome, Plan
 from proof.bench.results import Series
 from proof.bench.systems import NOOP, OURS, System
 
-#: Connections that carry bodies of many events, and clients that each send one event at a time.
+#: Connections that send bodies of many events, and clients that each send one event at a time.
 UPLOADERS, CLIENTS = 8, 64
-#: Events in a body, where it carries many.
+#: Events in a body of many events.
 BODY_EVENTS = 500
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What came of it."""
+    """The result of a trial."""
 
     events: int
     seconds: float
@@ -35,23 +35,23 @@ class Trial:
 
 
 def batches(system: System, events: int, *, into_empty: bool = True) -> Trial:
-    """Bodies of BODY_EVENTS over UPLOADERS connections; into tables that are emptied before, or as they are."""
+    """Send bodies of BODY_EVENTS over UPLOADERS connections. `into_empty`: empty the tables first."""
     return _through(system, traffic.dealt(traffic.bodies(events, BODY_EVENTS), UPLOADERS), into_empty=into_empty)
 
 
 def singles(system: System, events: int) -> Trial:
-    """One event a request, from CLIENTS clients."""
+    """Send one event per request from CLIENTS clients."""
     return _through(system, traffic.singles(events, CLIENTS))
 
 
 def post(system: System, clients: list[list[list[traffic.Event]]], rate: float | None = None) -> Outcome:
-    """Only send it."""
+    """Send the events without waiting for rows."""
     requests = [[traffic.request(system.path, system.token, body) for body in bodies] for bodies in clients]
     return Generator(Plan(port=system.port, clients=requests, rate=rate)).wait()
 
 
 def ids_of(clients: list[list[list[traffic.Event]]]) -> list[str]:
-    """Of all events, in about the order in which they are sent."""
+    """Return the ids of all events, in about the order in which they are sent."""
     turns = zip(*clients, strict=False)
     ids = [event.event_id for body in chain.from_iterable(turns) for event in body]
     shortest = min(map(len, clients))
@@ -59,7 +59,7 @@ def ids_of(clients: list[list[list[traffic.Event]]]) -> list[str]:
 
 
 def verify(system: System, events: int) -> None:
-    """Nothing is in the table that was not sent, and ours has counted each once. Raises Lost."""
+    """Check that the table has nothing that was not sent, and that ours counted each event once. Raises Lost."""
     if (stored := system.rows.count()) != events:
         raise Lost(f"{system.name}: {events:,} events were sent to an empty table, and it holds {stored:,}.")
     if system.name == OURS:

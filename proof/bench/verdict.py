@@ -1,4 +1,4 @@
-"""What a run says in the end: the last line, and whether it fell behind what was recorded."""
+"""The verdict of a run: its last line, and whether it was much slower than the recorded run."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ import msgspec
 from proof.bench.results import Figure
 
 RECORDED = Path(__file__).with_name("recorded.json")
-#: What the last line tells, and what is recorded of it.
+#: Figures in the last line. Their ratios are recorded.
 TOLD = ("P1", "P1b", "P2", "P2b", "P3")
 GUARDED = ("P1", "P2", "P3")
-#: Another machine, or one that is busy, gives other ratios; a third less is no accident.
+#: Another machine, or a busy one, gives other ratios. A third less is not a coincidence.
 TOLERATED = 0.7
 
 
 def ratios(figures: Iterable[Figure]) -> dict[str, float]:
-    """The first ratio of each figure that has one."""
+    """Return the first ratio of each figure that has one."""
     return {figure.name: figure.ratio for figure in figures if figure.ratio is not None}
 
 
 def last_line(found: Mapping[str, float]) -> str:
-    """`bench: P1=120 P1b=0.61 ...`, with `-` for what was not measured."""
+    """Return `bench: P1=120 P1b=0.61 ...`, with `-` for what was not measured."""
     return "bench: " + " ".join(f"{name}={_short(found.get(name))}" for name in TOLD)
 
 
 def fallen(found: Mapping[str, float], recorded: Mapping[str, float]) -> list[str]:
-    """A sentence for each guarded ratio that is below TOLERATED of what was recorded."""
+    """Return a sentence for each recorded ratio that is now below TOLERATED of its record."""
     return [
         f"{name} is {_short(found[name])}, below {TOLERATED:.0%} of the recorded {_short(recorded[name])}"
         for name in GUARDED
@@ -37,12 +37,12 @@ def fallen(found: Mapping[str, float], recorded: Mapping[str, float]) -> list[st
 
 
 def read() -> dict[str, float]:
-    """What was recorded; {} when nothing was yet."""
+    """Read the recorded ratios; {} if there are none."""
     return msgspec.json.decode(RECORDED.read_bytes(), type=dict[str, float]) if RECORDED.exists() else {}
 
 
 def record(found: Mapping[str, float]) -> None:
-    """Keep the ratios of this run; those that it did not measure stay."""
+    """Record the ratios of this run. Ratios that it did not measure stay."""
     kept = read() | {name: round(found[name], 2) for name in TOLD if name in found}
     RECORDED.write_bytes(msgspec.json.format(msgspec.json.encode(dict(sorted(kept.items())))) + b"\n")
 

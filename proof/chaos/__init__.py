@@ -1,1 +1,1 @@
-"""Kills everything, again and again, and counts what was lost and what was stored twice."""
+"""Kills every part again and again, and counts how many views were lost or stored twice."""

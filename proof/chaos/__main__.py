@@ -1,6 +1,6 @@
-"""`python -m proof.chaos`: kills everything while views flow, and counts. `make chaos` starts it.
+"""`python -m proof.chaos`: kills every part while views flow, and counts. `make chaos` starts it.
 
-Exit status 1: something was lost, stored twice or never sent, or the run was too weak to prove anything.
+Exit status 1: a view was lost, stored twice or never sent, or the run was too weak to prove anything.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import sys
 
 import click
 
-from flixtrail.local.errors import DemoError, WrongSetting
+from local.errors import DemoError, WrongSetting
 
-#: A seed that a person can type.
+#: Small enough to type a seed.
 SEEDS = 100_000
-#: Each violation is a paragraph; the first ones tell the story.
+#: Number of violations that are shown. Each is a paragraph, and the first ones are enough.
 SHOWN = 20
 
 
@@ -37,14 +37,28 @@ SHOWN = 20
     envvar="BROKER_IMAGE",
     default="",
     help="RabbitMQ from this image, in a container, such as "
-    "rabbitmq:4.3-management. None: a private node of the version that is installed.",
+    "rabbitmq:4.3.6-management. None: a private node of the version that is installed.",
+)
+@click.option(
+    "--broker",
+    envvar="BROKER",
+    default="rabbitmq",
+    help="`embedded`: learner mode, without RabbitMQ, and without the faults that need it.",
+)
+@click.option(
+    "--browser",
+    envvar="BROWSER",
+    default="0",
+    help="1: a page in chromium watches meanwhile, whose link, clock and file misbehave as well.",
 )
 def main(**options: str) -> None:
-    """Start everything, let views flow, kill, freeze and cut all of it, and check that every accepted view is stored,
-    once.
+    """Start everything and let views flow. Kill, freeze and cut all parts. Then check that every accepted view is
+    stored exactly once.
+
+    If something differs, run it again with the same --seed: the faults are the same.
     """
     from proof.chaos.settings import ChaosSettings
-    from view_events.settings import SettingsError, read
+    from service.settings import SettingsError, read
 
     options["seed"] = options["seed"] or str(random.randrange(SEEDS))  # noqa: S311 (not a secret)
     try:

@@ -1,4 +1,4 @@
-"""Who watches: many viewers, each of whose players reports, and services that report for several of them at once."""
+"""Makes the requests of a run: players of many viewers, and services that report for several viewers at once."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from proof.load.playback import Video, steps
 from view_events.event import new_event_id
 
 VIEWERS = 120
-#: Playbacks that go on side by side.
+#: Playbacks that go on at the same time.
 AT_A_TIME = 40
-#: Shares of the requests: a player's single event; what a player had kept, as an array; a service's, a line each.
-#: The rest is a service's array.
+#: Shares of the requests: a player's single event; events that a player had stored, as an array; a service's events,
+#: one per line. The rest: a service's events as an array.
 SINGLE, KEPT, LINES = 0.5, 0.2, 0.15
-#: Events in a request with several.
+#: Minimum and maximum number of events in a request with several.
 FEWEST, MOST = 2, 16
-#: This share of the events is kept back and sent later: phones lose their network.
+#: Share of the events that are kept back and sent later, because phones lose their network.
 LATE = 0.1
-#: Most players say what time their clock has; the others' times are taken as they are.
+#: Share of the players that send their clock's time (`sent_at`). The times of the others are used as they are.
 SAYS_TIME = 0.7
 
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """The events of one request. `viewer_id`: whose token it has; None is a service's (ingest)."""
+    """The events of one request. `viewer_id`: the viewer of its token, or None for a service (ingest)."""
 
     events: tuple[Event, ...]
     viewer_id: str | None
@@ -38,7 +38,9 @@ class Parcel:
 
 
 class Audience:
-    """Makes requests without end, the same for the same chance, apart from ids and times. For one thread."""
+    """Makes requests without end. For the same random numbers they are the same, except ids and times.
+    For one thread.
+    """
 
     def __init__(self, videos: Sequence[Video], chance: Random, name: str) -> None:
         self._videos = videos
@@ -48,7 +50,7 @@ class Audience:
         self._running = [self._playback() for _ in range(AT_A_TIME)]
 
     def parcel(self, skew: timedelta) -> Parcel:
-        """The next request, of players whose clocks are wrong by `skew`."""
+        """Return the next request, of players whose clocks are wrong by `skew`."""
         kind = self._chance.random()
         says_time = self._chance.random() < SAYS_TIME
         if kind < SINGLE:
@@ -71,7 +73,7 @@ class Audience:
             self._late.append(event)
 
     def _of_one(self, size: int, skew: timedelta) -> tuple[Event, ...]:
-        """Of one viewer's playback, in any order; fewer where it ends."""
+        """Return events of one viewer's playback, in any order; fewer if the playback ends."""
         slot = self._chance.randrange(AT_A_TIME)
         events = [self._next(slot, skew)]
         while len(events) < size:
@@ -96,7 +98,7 @@ class Audience:
             self._chance.choice(self._viewers),
             str(new_event_id()),
         )
-        # It has just been played; nobody here waits for that.
+        # The playback is over already, because nothing here waits for playing.
         at = datetime.now(UTC) - timedelta(seconds=min(video.duration_s, 60.0) * 2)
         for step in steps(video.duration_s, self._chance):
             at += timedelta(seconds=step.after_s)

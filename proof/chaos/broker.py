@@ -1,4 +1,4 @@
-"""RabbitMQ as something to be hurt: the private node of `make demo`, or one of any version in a container."""
+"""A RabbitMQ that can be killed, frozen and starved: the private node of `make demo`, or any version in a container."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ from typing import Any
 
 import psutil
 
-from flixtrail.local.environment import clean
-from flixtrail.local.errors import DemoError
-from flixtrail.local.installed import server_script
-from flixtrail.local.part import Part
-from flixtrail.local.rabbitmq import RabbitMQ
-from flixtrail.local.state import State
+from local.environment import clean
+from local.errors import DemoError
+from local.part import Part
+from local.rabbitmq import RabbitMQ
+from local.rabbitmq_programs import server_script
+from local.state import State
 
-#: Below what any node needs: the alarm is raised at once.
+#: Less than any node needs, so the memory alarm is raised at once.
 TOO_LITTLE_MEMORY = ("absolute", "1MB")
 USUAL_MEMORY = ("0.4",)
-#: A node that cannot answer its own command line within this time is frozen or gone.
+#: A node that does not answer its own command line within this many seconds is frozen or gone.
 CONTROL_S = 15
 
 
 class PrivateBroker(RabbitMQ):
-    """The node that `make demo` starts. `pid` is the supervisor's; who asks for something has it from there."""
+    """The node that `make demo` starts. `pid` comes from the supervisor; the caller passes it in."""
 
     def kill(self, pid: int) -> None:
-        """SIGKILL."""
+        """Send SIGKILL."""
         with suppress(psutil.NoSuchProcess):
             psutil.Process(pid).kill()
 
     def freeze(self, pid: int) -> None:
-        """SIGSTOP."""
+        """Send SIGSTOP."""
         with suppress(psutil.NoSuchProcess):
             psutil.Process(pid).suspend()
 
     def thaw(self, pid: int) -> None:
-        """SIGCONT."""
+        """Send SIGCONT."""
         with suppress(psutil.NoSuchProcess):
             psutil.Process(pid).resume()
 
     def set_memory(self, *watermark: str) -> bool:
-        """Tell the running node how much memory it may use; False while it does not answer."""
+        """Set the memory limit of the running node. Returns False while it does not answer."""
         return self.control("set_vm_memory_high_watermark", *watermark)
 
     def close(self) -> None:
-        """Nothing is left of it that the state folder does not hold."""
+        """Do nothing: everything of the node is in the state folder."""
 
     def control(self, *command: str) -> bool:
-        """`rabbitmqctl`; whether it worked."""
+        """Run `rabbitmqctl`. Returns whether it succeeded."""
         script = server_script()
         assert script, "it was started"  # noqa: S101
         environment = clean(
@@ -59,13 +59,13 @@ class PrivateBroker(RabbitMQ):
             RABBITMQ_CONF_ENV_FILE=f"{self.home}/none",
             ERL_EPMD_PORT=str(self._ports["epmd"]),
         )
-        # Not the wrapper of the same name, which insists on the system's user and cookie.
+        # Not the wrapper of the same name, which requires the system's user and cookie.
         program = str(script.with_name("rabbitmqctl"))
         return _ran([program, "-n", self.node, "--erlang-cookie", self._cookie, *command], environment)
 
 
 class BrokerInContainer(RabbitMQ):
-    """A node of another version, from its image. The container, and so its disk, lives as long as the run."""
+    """A node of another version, from its image. The container, and so its disk, exists as long as the run."""
 
     def __init__(self, state: State, image: str) -> None:
         super().__init__(state)
@@ -82,7 +82,7 @@ class BrokerInContainer(RabbitMQ):
         configuration.write_text(
             "load_definitions = /chaos/definitions.json\n"
             "collect_statistics_interval = 250\n"
-            # Of the machine's memory: inside a container all of it is seen.
+            # Relative to the machine's memory: inside a container, the node sees all of it.
             "vm_memory_high_watermark.relative = 0.4\n"
         )
         for path in (definitions, configuration):
@@ -100,7 +100,9 @@ class BrokerInContainer(RabbitMQ):
             raise DemoError(f"BROKER_IMAGE: {done.stderr.strip()}")
 
     def part(self) -> Part:
-        """Docker's client in the foreground: it ends with the node, and the supervisor starts both again."""
+        """Return Docker's client as a part, in the foreground. It ends with the node, and the supervisor starts both
+        again.
+        """
         return Part(
             name="rabbitmq",
             argv=(self._docker, "start", "--attach", self._name),
@@ -110,36 +112,36 @@ class BrokerInContainer(RabbitMQ):
         )
 
     def knows_its_queues(self) -> bool:
-        """Newer versions write a queue's name before they answer."""
+        """Return True: newer versions write a queue's name to disk before they answer."""
         return True
 
     def is_ready(self) -> bool:
-        """Docker itself takes connections at the port from the beginning; so the node is asked."""
+        """Ask the node itself, because Docker accepts connections at the port from the beginning."""
         return self.control("check_port_listener", "5672", program="rabbitmq-diagnostics")
 
     def kill(self, _pid: int) -> None:
-        """SIGKILL, to all of it."""
-        self._do("unpause")  # a frozen one is not killed
+        """Send SIGKILL to the whole container."""
+        self._do("unpause")  # a frozen container cannot be killed
         self._do("kill", "--signal=KILL")
 
     def freeze(self, _pid: int) -> None:
-        """As SIGSTOP, to all of it."""
+        """Freeze the whole container, like SIGSTOP."""
         self._do("pause")
 
     def thaw(self, _pid: int) -> None:
-        """As SIGCONT."""
+        """Let it continue, like SIGCONT."""
         self._do("unpause")
 
     def set_memory(self, *watermark: str) -> bool:
-        """Tell the running node how much memory it may use; False while it does not answer."""
+        """Set the memory limit of the running node. Returns False while it does not answer."""
         return self.control("set_vm_memory_high_watermark", *watermark)
 
     def control(self, *command: str, program: str = "rabbitmqctl") -> bool:
-        """`rabbitmqctl`, or another of its programs, in the container; whether it worked."""
+        """Run `rabbitmqctl`, or another program of the node, in the container. Returns whether it succeeded."""
         return _ran([self._docker, "exec", self._name, program, *command], dict(os.environ))
 
     def close(self) -> None:
-        """Remove the container, and all that it has stored."""
+        """Remove the container and its data."""
         self._remove()
 
     def _remove(self) -> None:

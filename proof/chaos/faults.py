@@ -1,6 +1,6 @@
-"""The faults: each a context manager that does harm and heals it on its way out.
+"""The faults. Each is a context manager that causes a fault and heals it at its end.
 
-They are named in `FAULTS`; `schedule` says which comes when.
+`FAULTS` names them; `schedule` says which comes when.
 """
 
 from __future__ import annotations
@@ -8,31 +8,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Protocol
 
 import psutil
 
-from flixtrail.local.supervisor import Supervisor, tree
+from local.supervisor import Supervisor, servers, tree
 from proof.chaos import victims
 from proof.chaos.broker import TOO_LITTLE_MEMORY, USUAL_MEMORY, BrokerInContainer, PrivateBroker
-from proof.chaos.proxy import ProxyProcess
+from proof.chaos.proxy import BOTH, ProxyProcess
 from proof.chaos.schedule import Planned
 
-#: A part that was hit a moment ago may be between two lives.
+#: Seconds to wait for a part that is just being restarted.
 THERE_S = 10
-#: A node that was killed needs up to ten seconds, more beside everything else.
+#: Seconds to wait for healing. A killed node needs up to ten seconds, and more while other parts start.
 HEAL_S = 60
 LOOK_EVERY_S = 0.1
-#: Frozen for this long a worker gets messages from the broker that it cannot answer for; then it is killed.
+#: Seconds for which a worker is frozen before it is killed. Meanwhile the broker delivers messages to it that it cannot
+#: acknowledge.
 HOLDING_S = 1.0
-#: The largest file that a web process may write while its disk is full. What it needs to live fits: the files of its
-#: metrics have exactly this size, and SQLite's log outgrows it within a few commits.
+#: The largest file that a web process may write while its disk is full. The process can live with that: the files of
+#: its metrics have exactly this size. SQLite's log outgrows it within a few commits.
 FILE_BYTES = 64 * 1024
 
 
 class Views(Protocol):
-    """What a fault asks of the client; `load.Load` is the real one."""
+    """What a fault needs of the client. `load.Load` is the real one."""
 
     def poison(self, n: int) -> None: ...
     def killers(self, n: int, kind: str) -> None: ...
@@ -41,23 +43,32 @@ class Views(Protocol):
     def erase_one(self, erase: Callable[[str], None]) -> None: ...
 
 
+class Page(Protocol):
+    """What a fault needs of the page in a browser. `page.Watching` is the real one."""
+
+    file: Path  #: the video that it watches
+
+    def set_clock(self, ahead_s: float) -> None: ...
+
+
 @dataclass(frozen=True)
 class Scene:
-    """All that a fault may touch. `erase` forgets a viewer, as an operator does it."""
+    """Everything that a fault may touch. `erase` erases a viewer, as an operator does."""
 
-    supervisor: Callable[[], Supervisor]  #: a new one each time: it is for one thread
-    broker: PrivateBroker | BrokerInContainer
+    supervisor: Callable[[], Supervisor]  #: returns a new one for each call, because it is for one thread
+    broker: PrivateBroker | BrokerInContainer | None  #: None in learner mode
     proxy: ProxyProcess
     views: Views
     erase: Callable[[str], None]
+    page: Page | None = None
 
 
 class NotHealed(Exception):
-    """A fault could not be taken back: the rest of the run proves nothing."""
+    """A fault could not be healed, so the rest of the run proves nothing."""
 
 
 class NobodyThere(Exception):
-    """The part that was to be hit has not been there for THERE_S. The fault did not happen."""
+    """The part was not there for THERE_S, so the fault did not happen."""
 
 
 Fault = Callable[..., AbstractContextManager[None]]
@@ -66,7 +77,7 @@ _WORDS: dict[str, str] = {}
 
 
 def fault(name: str, words: str) -> Callable[[Callable[..., Iterator[None]]], Fault]:
-    """Make a fault known under its name; `words` describe it, with its parameters in braces."""
+    """Register a fault under its name. `words` describe it, with its parameters in braces."""
 
     def known(act: Callable[..., Iterator[None]]) -> Fault:
         FAULTS[name] = contextmanager(act)
@@ -77,13 +88,13 @@ def fault(name: str, words: str) -> Callable[[Callable[..., Iterator[None]]], Fa
 
 
 def describe(planned: Planned) -> str:
-    """One line for a person."""
+    """Return a line for people."""
     told = {name: " and ".join(v) if isinstance(v, tuple) else v for name, v in planned.parameters.items()}
     return _WORDS[planned.name].format_map(told)
 
 
 def happen(scene: Scene, planned: Planned) -> AbstractContextManager[None]:
-    """The fault, ready to be entered. Entering raises NobodyThere, leaving NotHealed."""
+    """Return the fault as a context manager. Entering raises NobodyThere, leaving raises NotHealed."""
     return FAULTS[planned.name](scene, **planned.parameters)
 
 
@@ -93,47 +104,48 @@ def happen(scene: Scene, planned: Planned) -> AbstractContextManager[None]:
 @fault("kill", "{part}: SIGKILL")
 def _kill(scene: Scene, part: str, which: int = 0, holding: bool = False) -> Iterator[None]:  # noqa: FBT001, FBT002
     if part == "broker":
-        scene.broker.kill(_broker(scene))
+        _node(scene).kill(_broker(scene))
     elif part == "everything":
         found = victims.processes(scene.supervisor(), part, which)
-        scene.broker.kill(_broker(scene))
+        if scene.broker:
+            scene.broker.kill(_broker(scene))
         victims.kill(found)
     else:
         found = _there(scene, part, which)
-        # All of a worker, so that it gets more messages and acknowledges none.
+        # Freeze the whole worker, so that it gets more messages and acknowledges none.
         frozen = _whole(found) if holding and part.startswith("worker") else []
         victims.freeze(frozen)
         if frozen:
             sleep(HOLDING_S)
         victims.kill(found)
         victims.thaw(frozen)
-    yield  # the supervisor heals it
+    yield  # the supervisor restarts it
 
 
 @fault("freeze", "{part}: SIGSTOP")
 def _freeze(scene: Scene, part: str, which: int = 0) -> Iterator[None]:
-    broker = _broker(scene) if part in {"broker", "everything"} else None
+    broker = _broker(scene) if scene.broker and part in {"broker", "everything"} else None
     found = [] if part == "broker" else _there(scene, part, which)
     if part == "web-main":
-        found = _whole(found)  # alone, it does nothing that could be missed
+        found = _whole(found)  # freezing only the main process would have no effect
     victims.freeze(found)
     if broker:
-        scene.broker.freeze(broker)
+        _node(scene).freeze(broker)
     try:
         yield
     finally:
         if broker:
-            scene.broker.thaw(broker)
+            _node(scene).thaw(broker)
         victims.thaw(found)
 
 
 @fault("down", "{part}: down, and not started again")
 def _down(scene: Scene, part: str) -> Iterator[None]:
     name = victims.BROKER if part == "broker" else victims.DATABASE
-    # First it is told not to come back, then killed.
+    # Tell the supervisor not to restart it, then kill it.
     scene.supervisor().stop(name)
     if part == "broker":
-        scene.broker.kill(_pid(scene, name) or 0)
+        _node(scene).kill(_pid(scene, name) or 0)
     else:
         victims.kill(tree(_pid(scene, name)))
     try:
@@ -144,12 +156,13 @@ def _down(scene: Scene, part: str) -> Iterator[None]:
 
 @fault("memory-alarm", "broker: out of memory")
 def _memory_alarm(scene: Scene) -> Iterator[None]:
-    # A node that does not answer, because it was just killed, is asked again.
-    _insist(lambda: scene.broker.set_memory(*TOO_LITTLE_MEMORY), THERE_S, NobodyThere("the broker does not answer"))
+    # A node that was just killed does not answer, so try again.
+    broker = _node(scene)
+    _insist(lambda: broker.set_memory(*TOO_LITTLE_MEMORY), THERE_S, NobodyThere("the broker does not answer"))
     try:
         yield
     finally:
-        _insist(lambda: scene.broker.set_memory(*USUAL_MEMORY), HEAL_S, NotHealed("the broker's memory alarm stays"))
+        _insist(lambda: broker.set_memory(*USUAL_MEMORY), HEAL_S, NotHealed("the broker's memory alarm stays"))
 
 
 # -- links ----------------------------------------------------------------------------------------------
@@ -189,7 +202,7 @@ def _swallow(scene: Scene, link: str, directions: Sequence[str]) -> Iterator[Non
 
 @fault("outbox-full", "outbox: its disk is full, and the broker is away")
 def _outbox_full(scene: Scene) -> Iterator[None]:
-    found = _whole(_there(scene, "web-main", 0))
+    found = _servers(_there(scene, "web-main", 0))
     usual = _file_limit(found[0])
     _limit_files(found, (FILE_BYTES, usual[1]))
     scene.proxy.cut("web-broker")
@@ -197,8 +210,8 @@ def _outbox_full(scene: Scene) -> Iterator[None]:
         yield
     finally:
         scene.proxy.heal("web-broker")
-        # Also those that were started meanwhile, and inherited it.
-        _limit_files([*found, *_whole(victims.processes(scene.supervisor(), "web-main", 0))], usual)
+        # Also the processes that were started meanwhile and inherited the limit.
+        _limit_files([*found, *_servers(victims.processes(scene.supervisor(), "web-main", 0))], usual)
 
 
 def _file_limit(process: psutil.Process) -> tuple[int, int]:
@@ -253,7 +266,54 @@ def _erase(scene: Scene) -> Iterator[None]:
     yield
 
 
+# -- what happens to a page ---------------------------------------------------------------------------------
+
+
+@fault("page-link", "page: its connection to the streaming app, {how}")
+def _page_link(scene: Scene, how: str) -> Iterator[None]:
+    if how == "cut":
+        scene.proxy.cut("page-web")
+    else:
+        for direction in BOTH:
+            scene.proxy.swallow("page-web", direction)
+    try:
+        yield
+    finally:
+        scene.proxy.heal("page-web")
+
+
+@fault("page-clock", "page: its clock is {seconds:+.0f} s off")
+def _page_clock(scene: Scene, seconds: float) -> Iterator[None]:
+    page = _page(scene)
+    page.set_clock(seconds)
+    try:
+        yield
+    finally:
+        page.set_clock(0)
+
+
+@fault("file-away", "page: the file that it plays is away")
+def _file_away(scene: Scene) -> Iterator[None]:
+    file = _page(scene).file
+    hidden = file.with_name(f".{file.name}")
+    file.rename(hidden)
+    try:
+        yield
+    finally:
+        hidden.rename(file)
+
+
 # -- finding the victims --------------------------------------------------------------------------------------
+
+
+def _node(scene: Scene) -> PrivateBroker | BrokerInContainer:
+    assert scene.broker, "a schedule for learner mode has no fault of the broker"  # noqa: S101
+    return scene.broker
+
+
+def _page(scene: Scene) -> Page:
+    assert scene.page, "only a schedule with a browser has faults of its page"  # noqa: S101
+    return scene.page
 
 
 def _there(scene: Scene, part: str, which: int) -> list[psutil.Process]:
@@ -277,12 +337,17 @@ def _pid(scene: Scene, name: str) -> int | None:
 
 
 def _whole(found: Sequence[psutil.Process]) -> list[psutil.Process]:
-    """These processes and all below them."""
+    """Return these processes and all their descendants."""
     return [process for one in found for process in tree(one.pid)]
 
 
+def _servers(found: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Return these and the web processes below them, without those that read videos: these may write no file at all."""
+    return [process for one in found for process in servers(one.pid)]
+
+
 def _insist(action: Callable[[], bool], deadline_s: float, otherwise: Exception) -> None:
-    """Until it works. Raises `otherwise` past the deadline."""
+    """Repeat the action until it succeeds. Raises `otherwise` after the deadline."""
     deadline = monotonic() + deadline_s
     while not action():
         if monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""What there is after a run: the rows of the history database, and the dead letters."""
+"""Reads what is there after a run: the rows of the history database, and the dead letters."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Row(NamedTuple):
 
 
 class Playback(NamedTuple):
-    """One row of `playbacks`, as far as it is looked at here."""
+    """One row of `playbacks`, with the columns that are checked."""
 
     viewer_id: str
     playback_id: str
@@ -52,21 +52,21 @@ class Playback(NamedTuple):
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """One message of the dead-letter queue. `event_ids` are those of its events, as far as it can be read."""
+    """One message of the dead-letter queue. `event_ids` are the ids of its events, as far as it can be read."""
 
     task_id: str | None
     text: str
     event_ids: tuple[str, ...] = ()
 
     def marks(self, expected: Collection[str]) -> set[str]:
-        """Which of these it is or carries."""
+        """Return which of the expected marks this message is or contains."""
         carried = {*UUIDS.findall(self.text), *self.event_ids, self.task_id or ""}
         return carried.intersection(expected)
 
 
 @dataclass(frozen=True)
 class Found:
-    """What there is after a run. `differences`: recompute.playbacks_differ."""
+    """What is there after a run. `differences`: from recompute.playbacks_differ."""
 
     rows: Sequence[Row]
     playbacks: Sequence[Playback]
@@ -75,7 +75,7 @@ class Found:
 
 
 def read(database_url: str, dead_letters: Sequence[Message]) -> Found:
-    """All that is stored, as of one moment, and what these dead letters say. Raises sqlalchemy.exc.DBAPIError."""
+    """Read everything that is stored, at one moment, and these dead letters. Raises sqlalchemy.exc.DBAPIError."""
     url = make_url(database_url).set(drivername="postgresql+psycopg")
     engine = create_engine(url, poolclass=NullPool, isolation_level="REPEATABLE READ")
     with engine.connect() as connection:
@@ -95,7 +95,7 @@ def read(database_url: str, dead_letters: Sequence[Message]) -> Found:
 
 
 def dead_letter(message: Message) -> DeadLetter:
-    """What can be read of a message that may be no message at all."""
+    """Read a dead letter as far as possible: it may not be a valid message at all."""
     body: Any = message.body
     said = body if isinstance(body, str) else bytes(body).decode(errors="replace")
     task_id = (message.headers or {}).get("id")

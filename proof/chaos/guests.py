@@ -1,7 +1,7 @@
-"""Poison and killers: messages that no worker can store, published straight to the broker.
+"""Publishes poison and killers: messages that no worker can store. They go directly to the broker.
 
-Not by way of the streaming app: it would refuse poison, and it lets requests that arrive together travel in one
-message, so that a killer would take innocent events with it. Here it is known which event travels with which.
+The streaming app would refuse poison. It also joins requests into one message, so a killer would take innocent events
+with it. Here it is known which events are in one message.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ import amqp
 import msgspec
 from kombu import Connection
 
-from history_worker.moving import AWAY, PERSISTENT, TIMEOUT_S, confirming, drop, open_channel
 from proof.chaos.ledger import CONFIRMED, KILLS_CHILD, KILLS_PARENT, Attempt, Event
+from safe_consumer.republish import AWAY, PERSISTENT, TIMEOUT_S, confirming, drop, open_channel
 from view_events import topology
 from view_events.event import TASK, VERSION, new_event_id
 
 KILLS = {"child": KILLS_CHILD, "parent": KILLS_PARENT}
-#: Good events beside a bad one.
+#: Good events in the same message as a bad one.
 COMPANIONS = 4
-#: PostgreSQL takes no such character in a text.
+#: PostgreSQL does not store this character in a text.
 NUL = "\0"
 
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """One message. `events` are good and have to be stored, `deadly` has to be dead: a mark, and what it is."""
+    """One message. `events` are good and must be stored. `deadly` (mark -> what it is) must become dead letters."""
 
     body: bytes
     content_type: str | None
@@ -42,7 +42,7 @@ class Guest:
     killers: Mapping[str, str] = field(default_factory=dict)
 
     def publish(self, broker_url: str) -> Attempt:
-        """Once, over a connection of its own; says how it went, and raises nothing."""
+        """Publish once, over a connection of its own. Returns the attempt, and raises nothing."""
         began = datetime.now(UTC)
         connection = Connection(broker_url, **confirming("chaos-guests"))
         try:
@@ -68,7 +68,7 @@ class Guest:
 
 
 class Guests:
-    """Makes them, each other than the last. `name` begins the names of their viewers."""
+    """Makes these messages, each different from the last. `name` is a prefix of the viewers' names."""
 
     def __init__(self, name: str, video_id: str) -> None:
         self._name = name
@@ -77,11 +77,11 @@ class Guests:
         self._recipes = cycle(self._poisons())
 
     def poison(self) -> Guest:
-        """The next kind of it."""
+        """Return the next kind of poison."""
         return next(self._recipes)()
 
     def killer(self, kind: str) -> Guest:
-        """An event that kills a worker's `child` or `parent`, in a message of its own."""
+        """Return an event that kills a worker's `child` or `parent`, in a message of its own."""
         event = self._event(f"{KILLS[kind]}{self._name}-{next(self._numbers)}")
         return message([as_sent(event)], killers={event.event_id: f"kills its worker's {kind}"})
 
@@ -139,13 +139,13 @@ class Guests:
 
 
 def as_sent(event: Event) -> dict[str, Any]:
-    """As the streaming app passes it on."""
+    """Return an event as the streaming app publishes it."""
     sent: dict[str, Any] = msgspec.to_builtins(event)
     return {**sent, "received_at": sent["at"]}
 
 
 def headers(task_id: str, task: str = TASK) -> dict[str, Any]:
-    """Of a Celery message."""
+    """Return the headers of a Celery message."""
     return {"task": task, "id": task_id, "retries": 0}
 
 
@@ -159,6 +159,6 @@ def message(
     task: str = TASK,
     version: int = VERSION,
 ) -> Guest:
-    """A Celery message with these events."""
+    """Make a Celery message with these events."""
     body = json.dumps([[events], {"version": version}, {}]).encode()
     return Guest(body, "application/json", headers(task_id or str(uuid4()), task), good, poison or {}, killers or {})

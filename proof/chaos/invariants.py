@@ -1,6 +1,7 @@
-"""What must hold after a run: every accepted view is stored, once; nothing else is; what is derived is right.
+"""Checks what must hold after a run: every accepted view is stored once, nothing else is stored, and derived data is
+right.
 
-`judge` is pure: what the client knows on one side, what was found on the other, and out of both come the violations.
+`judge` is a pure function. It compares what the client knows with what was found, and returns the violations.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ from typing import Literal
 from kombu.message import Message
 
 from proof.chaos.found import UUIDS, DeadLetter, Found, Row, read
-from proof.chaos.ledger import Erasure, Event, Ledger, Sending
+from proof.chaos.ledger import WATCHED_IN_A_BROWSER, Erasure, Event, Ledger, Sending
 from proof.chaos.trail import trail
 
-Kind = Literal["lost", "duplicated", "never sent", "derived", "position", "dead", "unknown"]
-#: Of each kind this many get a trail: reading logs takes a while, and one is enough to begin with.
+Kind = Literal["lost", "duplicated", "never sent", "derived", "position", "dead", "watched", "unknown"]
+#: Number of violations of each kind that get a trail. Reading logs takes time, and one trail is enough to begin with.
 TRAILS = 20
 
 
 @dataclass(frozen=True)
 class Violation:
-    """One thing that does not hold. `id`: of an event, else of what `text` speaks of. `trail`: what is known of it."""
+    """A rule that does not hold. `id`: of an event, or of the subject of `text`. `trail`: what is known about it."""
 
     kind: Kind
     id: str
@@ -36,7 +37,7 @@ class Violation:
 def check(
     ledger: Ledger, database_url: str, dead_letters: Sequence[Message], state: Path | None = None
 ) -> list[Violation]:
-    """Read the database and judge. The first violations of each kind have their trail, also out of the folder `state`.
+    """Read the database and judge. The first violations of each kind get a trail, also from the folder `state`.
 
     Raises sqlalchemy.exc.DBAPIError.
     """
@@ -50,7 +51,7 @@ def check(
 
 
 def judge(ledger: Ledger, found: Found) -> list[Violation]:
-    """Everything that does not hold; nothing is the proof."""
+    """Return all violations. An empty list is the proof."""
     stored = {row.event_id: row for row in found.rows}
     return [
         *_lost(ledger, stored),
@@ -70,7 +71,9 @@ def _lost(ledger: Ledger, stored: Mapping[str, Row]) -> Iterator[Violation]:
 
 
 def _may_be_erased(ledger: Ledger, event: Event) -> bool:
-    """Unless it was sent after the erase only. Sent before, and again after it: then the erase knows its id."""
+    """Return whether an event may have been erased: False if it was sent only after the erase. If it was sent before
+    and after it, the erase knows its id.
+    """
     erasure = ledger.erased.get(event.viewer_id)
     if erasure is None:
         return False
@@ -79,7 +82,7 @@ def _may_be_erased(ledger: Ledger, event: Event) -> bool:
 
 
 def _duplicated(found: Found, stored: Mapping[str, Row]) -> Iterator[Violation]:
-    """One for each time that an event counts once too often."""
+    """Yield a violation for each time that an event counts once too often."""
     copies = Counter(row.event_id for row in found.rows)
     surplus: Counter[tuple[str, str, str]] = Counter()
     for event_id, number in copies.items():
@@ -89,7 +92,7 @@ def _duplicated(found: Found, stored: Mapping[str, Row]) -> Iterator[Violation]:
     events = Counter(row.playback for row in stored.values())
     for playback in found.playbacks:
         counted, there = playback.events, events[playback.key]
-        # Those above are named already.
+        # Those above have been reported already.
         for _ in range(counted - there - surplus[playback.key]):
             yield Violation("duplicated", playback.playback_id, f"the playback counts {counted} events and has {there}")
 
@@ -97,8 +100,8 @@ def _duplicated(found: Found, stored: Mapping[str, Row]) -> Iterator[Violation]:
 def _never_sent(ledger: Ledger, stored: Mapping[str, Row]) -> Iterator[Violation]:
     deadly = ledger.deadly
     for event_id, row in stored.items():
-        if event_id in deadly:
-            continue  # `_dead` says so
+        if event_id in deadly or row.video_id == WATCHED_IN_A_BROWSER:
+            continue  # `_dead` reports it; the page has its own check
         sending = ledger.sent.get(event_id)
         if sending is None:
             yield Violation("never sent", event_id, f"stored, of viewer {row.viewer_id!r}, and nobody sent it")
@@ -122,7 +125,7 @@ def _from_before(row: Row, erasure: Erasure) -> bool:
 
 
 def _positions(ledger: Ledger, found: Found, stored: Mapping[str, Row]) -> Iterator[Violation]:
-    """Of each playback: that of the latest event, by the times that the rules of the streaming app give them."""
+    """Check each playback's position: it must be that of the latest event, by the streaming app's rules for times."""
     latest: dict[tuple[str, str, str], Row] = {}
     for event_id, row in stored.items():
         sending = ledger.sent.get(event_id)
@@ -144,9 +147,10 @@ def _positions(ledger: Ledger, found: Found, stored: Mapping[str, Row]) -> Itera
 
 
 def _times(sending: Sending, event_id: str, received_at: datetime) -> Iterator[datetime]:
-    """When an event may count as having happened that was received then (streaming_app/view_request.py).
+    """Yield the possible times of an event that was received at this time (streaming_app/recording/request.py).
 
-    Less the skew that `sent_at` shows, and never later than it was received. Which attempt it was is not known.
+    The skew that `sent_at` shows is corrected, and the time is never later than the receipt. Which attempt was received
+    is unknown, so every attempt gives a time.
     """
     event = next(event for event in sending.events if event.event_id == event_id)
     for attempt in sending.attempts:
@@ -157,7 +161,9 @@ def _times(sending: Sending, event_id: str, received_at: datetime) -> Iterator[d
 
 
 def _dead(ledger: Ledger, stored: Mapping[str, Row], letters: Sequence[DeadLetter]) -> Iterator[Violation]:
-    """Each poison and each killer is there, maybe more than once: dead-lettering is at least once. Nothing else is."""
+    """Check that each poison and each killer is a dead letter, and nothing else is. Several times is fine:
+    dead-lettering is at least once.
+    """
     expected, seen = ledger.deadly, set[str]()
     for letter in letters:
         marks = letter.marks(expected)
@@ -177,7 +183,7 @@ def _dead(ledger: Ledger, stored: Mapping[str, Row], letters: Sequence[DeadLette
 
 
 def distinct(ledger: Ledger, letters: Sequence[DeadLetter]) -> int:
-    """How many different dead letters these are, those that nobody expects included."""
+    """Count the different dead letters, including unexpected ones."""
     expected = ledger.deadly
     return len({next(iter(sorted(letter.marks(expected))), letter.task_id or letter.text) for letter in letters})
 

@@ -1,8 +1,8 @@
-"""A Celery app like `history_worker.app`, but for two kinds of viewers whose events kill the worker that writes them.
+"""A Celery app like `history_worker.app`. In addition, events of two kinds of viewers kill the worker that writes them.
 
     celery -A proof.chaos.killing worker ...
 
-They stand for what no code of ours can catch: a bug in a C library, the machine's out-of-memory killer.
+They simulate faults that no code of ours can catch: a bug in a C library, or the machine's out-of-memory killer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from history_worker import tasks
+from history_worker import slow_events
 from history_worker.app import app
 from proof.chaos.ledger import KILLS_CHILD, KILLS_PARENT
 from view_events.event import ViewEvent
@@ -21,12 +21,12 @@ __all__ = ["app"]
 
 
 def deadly(write: Callable[..., int]) -> Callable[..., int]:
-    """The same writer; it does not survive a batch with a killer in it, and nothing of that batch is written."""
+    """Wrap a writer so that a batch with a killer in it kills the process. Nothing of that batch is written."""
 
     def kill_or_write(engine: Any, events: Sequence[ViewEvent], *more: Any, **named: Any) -> int:
         for event in events:
             if event.viewer_id.startswith(KILLS_PARENT):
-                # Itself, too: an orphan would go on, and commit.
+                # Kill this process, too: an orphan would continue and commit.
                 os.kill(os.getppid(), signal.SIGKILL)
             if event.viewer_id.startswith((KILLS_CHILD, KILLS_PARENT)):
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -35,4 +35,4 @@ def deadly(write: Callable[..., int]) -> Callable[..., int]:
     return kill_or_write
 
 
-tasks.write = deadly(tasks.write)  # type: ignore[attr-defined]
+slow_events.write = deadly(slow_events.write)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What the client knows: each event that it sent and how that was answered, what has to be dead, and who was erased."""
+"""The client's record: each event that it sent, its answers, what must become a dead letter, and who was erased."""
 
 from __future__ import annotations
 
@@ -12,17 +12,20 @@ import msgspec
 from view_events.event import Kind
 
 ACCEPTED = "202"
-#: The answer of a broker that was sent a message past the streaming app.
+#: The answer of a broker to a message that was published directly, without the streaming app.
 CONFIRMED = "confirmed"
 
-#: Viewers whose events kill the pool's process that is about to write them (proof/chaos/killing.py).
+#: The video of the page in a browser (proof/chaos/page.py). Nobody else watches it. So its file can be taken away
+#: without disturbing the others, and the page checks its views itself.
+WATCHED_IN_A_BROWSER = "watched-in-a-browser"
+#: Viewers whose events kill the pool process that is about to write them (proof/chaos/killing.py).
 KILLS_CHILD = "killer-child-"
 #: Viewers whose events kill the whole worker: parent and child.
 KILLS_PARENT = "killer-parent-"
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One view event as `POST /api/views` takes it. Times are those of the client's clock."""
+    """One view event for `POST /api/views`. Its times are those of the client's clock."""
 
     event_id: str
     viewer_id: str
@@ -36,7 +39,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Attempt(NamedTuple):
-    """One time that a request was sent. `began` and `ended`: this machine's clock; `sent_at`: what the client said."""
+    """One time that a request was sent. `began` and `ended` are by this machine's clock; `sent_at` is what the client
+    sent.
+    """
 
     began: datetime
     ended: datetime
@@ -46,7 +51,7 @@ class Attempt(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class Sending:
-    """Events that travel together, under the same ids until they are accepted."""
+    """Events in one request. They keep their ids until they are accepted."""
 
     events: tuple[Event, ...]
     attempts: list[Attempt] = field(default_factory=list)
@@ -54,9 +59,9 @@ class Sending:
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
-    """When a viewer was erased: not earlier than `began`, not later than `ended`.
+    """The erase of a viewer: not earlier than `began`, not later than `ended`.
 
-    `ended` is None where the erase failed: then nobody knows.
+    `ended` is None if the erase failed. Then its effect is unknown.
     """
 
     began: datetime
@@ -65,7 +70,7 @@ class Erasure:
 
 @dataclass(slots=True)
 class Letter:
-    """What has to end in the dead-letter queue, and nowhere else. `confirmed`: the broker has taken it."""
+    """Something that must end in the dead-letter queue and nowhere else. `confirmed`: the broker has confirmed it."""
 
     what: str
     confirmed: bool = False
@@ -74,32 +79,32 @@ class Letter:
 
 @dataclass
 class Ledger:
-    """The client's account of a run, by event id. Complete once `Load.finish` has returned."""
+    """The client's record of a run, by event id. It is complete when `Load.finish` has returned."""
 
-    #: Answered 202, or confirmed by the broker.
+    #: Answered with 202, or confirmed by the broker.
     accepted: dict[str, Event] = field(default_factory=dict)
-    #: Whatever was sent, how often, and what came of it. Without an answer nobody knows whether it will be stored.
+    #: Everything that was sent, with its attempts. Without an answer, an event may or may not be stored.
     sent: dict[str, Sending] = field(default_factory=dict)
-    #: Refused for good, with the status: a client that goes by the rules is never refused.
+    #: Refused for good, with the status. A client that follows the rules is never refused.
     refused: dict[str, str] = field(default_factory=dict)
     #: By viewer.
     erased: dict[str, Erasure] = field(default_factory=dict)
-    #: Poison, by what tells it among the dead letters: the id of a message, of an event, or a mark in the body.
+    #: Poison, by its mark among the dead letters: the id of a message or of an event, or a text in the body.
     poison: dict[str, Letter] = field(default_factory=dict)
-    #: Events that kill who writes them, by event id.
+    #: Events that kill their writer, by event id.
     killers: dict[str, Letter] = field(default_factory=dict)
 
     @property
     def deadly(self) -> Mapping[str, Letter]:
-        """All that has to be dead: poison and killers."""
+        """Everything that must become a dead letter: poison and killers."""
         return {**self.poison, **self.killers}
 
     def send(self, events: Iterable[Event]) -> Sending:
-        """Take down events that are about to be sent for the first time."""
+        """Record events that are about to be sent for the first time."""
         sending = Sending(tuple(events))
         self.sent.update(dict.fromkeys((event.event_id for event in sending.events), sending))
         return sending
 
     def accept(self, sending: Sending) -> None:
-        """All its events are safe, says who answered."""
+        """Record that all its events were accepted."""
         self.accepted.update({event.event_id: event for event in sending.events})

@@ -1,6 +1,7 @@
-"""The client: sends views by the clock, whether or not they are answered, and remembers what was.
+"""The client: sends views at fixed times, whether or not they are answered, and records the answers.
 
-What is not answered 202 is sent again with the same ids until it is: after a 503, a timeout, a connection that ended.
+After any other answer than 202 (a 503, a timeout, a closed connection), it sends the same ids again until it gets a
+202.
 """
 
 from __future__ import annotations
@@ -25,34 +26,34 @@ from proof.chaos.audience import Audience, Parcel
 from proof.chaos.guests import Guest, Guests
 from proof.chaos.ledger import ACCEPTED, CONFIRMED, Attempt, Erasure, Event, Ledger, Letter, Sending
 from proof.load.playback import Video
-from streaming_app.auth import Tokens
+from streaming_app.access.auth import Tokens
 
 log = structlog.get_logger(__name__)
 
-#: Requests under way at a time. What is more waits here, as in a proxy before the streaming app.
+#: Requests in progress at a time. Further requests wait here, as in a proxy in front of the streaming app.
 AT_A_TIME = 64
-#: An answer takes 1.25 s at the most (streaming_app/publisher.py), on a machine that is not busy.
+#: On an idle machine, an answer takes at most 1.25 s (streaming_app/recording/publisher.py).
 TIMEOUT = urllib3.Timeout(connect=2, read=4)
-#: Pause before something is sent again, doubled each time, and random: between half of it and one and a half.
+#: Seconds before a repetition. The pause doubles each time, and is multiplied by a random number between 0.5 and 1.5.
 PAUSE_S, LONGEST_PAUSE_S = 0.2, 3.0
-#: How often each request is sent at a time during a storm of duplicates.
+#: Maximum number of copies of a request that are sent at a time while duplicates are on.
 MOST_COPIES = 5
-#: Between two looks for what is to be sent again.
+#: Seconds between two checks for requests to send again.
 TICK_S = 0.05
-#: Past the streaming app: between two attempts at a broker that is away.
+#: Seconds between two attempts to publish directly to a broker that is away.
 BROKER_PAUSE_S = 0.5
-#: The streaming app answers when the load starts; if not, a run has failed before it began.
+#: Seconds for the streaming app to answer at the start. Otherwise the run fails before it begins.
 START_S = 30
-#: To find somebody to be erased.
+#: Seconds to find a viewer to erase.
 VIEWER_S = 30
 
 NDJSON = "application/x-ndjson"
-#: Answers to a client that should send the same again later (and every 5xx).
+#: Answers that ask a client to send the same again later (and every 5xx).
 LATER = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 
 
 class NoViews(Exception):
-    """The load cannot do what it was asked for: nobody to erase, or no library."""
+    """The load cannot continue: there is no viewer to erase, or no library."""
 
 
 @dataclass(eq=False, slots=True)
@@ -76,12 +77,15 @@ class Request:
 
 
 class Load:
-    """Views, `rate` a second, from `start` to `finish`. What is done to them (poison, duplicates ...) comes between.
+    """Sends views at `rate` per second, from `start` to `finish`. Meanwhile, faults such as poison and duplicates are
+    added.
 
-    `ledger` may be judged after `finish`.
+    The `ledger` may be judged after `finish`. `leave_alone` is the id of a video that nobody watches here.
     """
 
-    def __init__(self, url: str, secret_key: str, *, broker_url: str, seed: int, rate: float) -> None:
+    def __init__(
+        self, url: str, secret_key: str, *, broker_url: str, seed: int, rate: float, leave_alone: str = ""
+    ) -> None:
         self.ledger = Ledger()
         self._url = url
         self._tokens = Tokens(secret_key)
@@ -90,6 +94,7 @@ class Load:
         self._name = f"viewer-{seed}"
         self._chance = Random(f"load {seed}")  # noqa: S311 (the same again)
         self._rate = rate
+        self._leave_alone = leave_alone
         self._http = urllib3.PoolManager(maxsize=AT_A_TIME, timeout=TIMEOUT, retries=False)
 
         self._lock = threading.Lock()
@@ -100,7 +105,7 @@ class Load:
         self._skew = timedelta()
 
         self._ready: SimpleQueue[Request | None] = SimpleQueue()
-        self._again: list[tuple[float, int, Request]] = []  # a heap by the time when it is due
+        self._again: list[tuple[float, int, Request]] = []  # a heap, ordered by due time
         self._numbers = count()
         self._guests: Guests | None = None
         self._at_the_door: SimpleQueue[Guest | None] = SimpleQueue()
@@ -111,7 +116,7 @@ class Load:
     # -- from beginning to end --------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin. Raises NoViews when the streaming app does not tell what videos it has."""
+        """Start sending. Raises NoViews if the streaming app does not list its videos."""
         videos = self._library()
         self._guests = Guests(f"guest-{self._name}", videos[0].id)
         audience = Audience(videos, self._chance, self._name)
@@ -121,9 +126,9 @@ class Load:
             self._run(self._send, f"load-{number}")
 
     def finish(self, deadline_s: float) -> list[str]:
-        """Make nothing new, and go on with what is pending until it is accepted or refused, or the deadline is past.
+        """Make no new events. Continue with pending ones until all are accepted or refused, or the deadline has passed.
 
-        Returns what is left, in words; nothing is sent any more afterwards.
+        Returns a description of what is left. Nothing is sent afterwards.
         """
         self._no_more.set()
         deadline = monotonic() + deadline_s
@@ -151,7 +156,9 @@ class Load:
         return lines
 
     def sample(self) -> dict[str, float]:
-        """Figures so far: events accepted, pending and refused, requests sent, and `answer <status>` of those."""
+        """Return the figures so far: events accepted, pending and refused, requests sent, and `answer <status>` for
+        each status.
+        """
         with self._lock:
             return {
                 "accepted": len(self.ledger.accepted),
@@ -164,20 +171,20 @@ class Load:
     # -- what is done to it -----------------------------------------------------------------------------
 
     def duplicates(self, on: bool) -> None:  # noqa: FBT001 (a switch)
-        """From now on every request is sent up to MOST_COPIES times at once, or once again."""
+        """Turn duplicates on or off. While they are on, every request is sent up to MOST_COPIES times at once."""
         self._copies = MOST_COPIES if on else 1
 
     def clock_skew(self, seconds: float) -> None:
-        """The clocks of those who send from now on are this much ahead."""
+        """Set the clocks of all clients ahead by this many seconds, from now on."""
         self._skew = timedelta(seconds=seconds)
 
     def poison(self, n: int) -> None:
-        """So many messages with something in them that cannot be stored. Returns at once."""
+        """Publish `n` messages with content that cannot be stored. Returns at once."""
         for _ in range(n):
             self._invite(self._host.poison())
 
     def killers(self, n: int, kind: str = "child") -> None:
-        """So many events that kill the `child` or the `parent` of their worker, each in a message of its own.
+        """Publish `n` events that kill the `child` or the `parent` of their worker, each in a message of its own.
 
         Returns at once.
         """
@@ -185,7 +192,7 @@ class Load:
             self._invite(self._host.killer(kind))
 
     def erase_one(self, erase: Callable[[str], None]) -> None:
-        """Have somebody erased whose views come in just now, and who goes on watching. Raises what `erase` raises."""
+        """Erase a viewer whose views are coming in and who continues to watch. Raises what `erase` raises."""
         viewer_id = self._somebody()
         began = datetime.now(UTC)
         with self._lock:
@@ -200,7 +207,7 @@ class Load:
             with self._lock:
                 watching = {event.viewer_id for event in self.ledger.accepted.values()}
                 watching -= self.ledger.erased.keys()
-                # Poison's companions watch only once.
+                # Not the companions of poison, because they watch only once.
                 found = sorted(viewer_id for viewer_id in watching if viewer_id.startswith(self._name))
                 if found:
                     return self._chance.choice(found)
@@ -215,7 +222,7 @@ class Load:
         thread.start()
 
     def _pace(self, audience: Audience) -> None:
-        """Requests arrive by the clock; those that are due again join them."""
+        """Let requests arrive at their times, and add those that are due again."""
         next_at = monotonic()
         while not self._stopped.wait(TICK_S):
             while not self._no_more.is_set() and next_at <= monotonic():
@@ -239,7 +246,7 @@ class Load:
             self._ready.put(request)
 
     def _send(self) -> None:
-        """One of those who carry requests, one at a time."""
+        """Send requests, one at a time. Several threads run this."""
         while (request := self._ready.get()) is not None:
             if self._stopped.is_set():
                 continue
@@ -262,7 +269,7 @@ class Load:
         return Attempt(began, datetime.now(UTC), answer, sent_at), retry_after_s
 
     def _note(self, request: Request, attempt: Attempt, retry_after_s: float) -> None:
-        """With the lock held."""
+        """Record an attempt. The caller holds the lock."""
         request.sending.attempts.append(attempt)
         request.under_way -= 1
         self._attempts += 1
@@ -278,7 +285,7 @@ class Load:
             self._close(request)
         elif not request.under_way:
             pause_s = min(PAUSE_S * 2 ** (request.rounds - 1), LONGEST_PAUSE_S) * self._chance.uniform(0.5, 1.5)
-            # Never before the server wants it.
+            # Never earlier than the server's Retry-After.
             pause_s = max(pause_s, retry_after_s * self._chance.uniform(1, 1.5))
             heapq.heappush(self._again, (monotonic() + pause_s, next(self._numbers), request))
 
@@ -306,7 +313,7 @@ class Load:
         self._at_the_door.put(guest)
 
     def _publish_guests(self) -> None:
-        """One after another, each until the broker has confirmed it."""
+        """Publish the messages one after another, each until the broker has confirmed it."""
         while (guest := self._at_the_door.get()) is not None:
             while not self._stopped.is_set():
                 attempt = guest.publish(self._broker_url)
@@ -317,7 +324,7 @@ class Load:
                 self._stopped.wait(BROKER_PAUSE_S)
 
     def _note_guest(self, guest: Guest, attempt: Attempt) -> None:
-        """With the lock held."""
+        """Record an attempt. The caller holds the lock."""
         confirmed = attempt.answer == CONFIRMED
         for mark in (*guest.poison, *guest.killers):
             letter = self.ledger.deadly[mark]
@@ -348,7 +355,10 @@ class Load:
             except urllib3.exceptions.HTTPError:
                 found = []
             videos = [
-                Video(video["id"], video["duration_s"], video["size_bytes"]) for video in found if not video["broken"]
+                Video(video["id"], video["duration_s"], video["size_bytes"])
+                for video in found
+                # Right after the start, a video may be listed that has not been read yet.
+                if video["duration_s"] and not video["broken"] and video["id"] != self._leave_alone
             ]
             if videos:
                 return videos
@@ -358,7 +368,7 @@ class Load:
 
 
 def _is_final(answer: str) -> bool:
-    """Whether sending the same again is of no use: a 4xx that is not about the time."""
+    """Return whether sending again is useless: a 4xx, unless it only asks to wait."""
     return answer.startswith("4") and int(answer) not in LATER
 
 

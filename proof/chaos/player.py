@@ -1,4 +1,4 @@
-"""Lets the faults of a schedule happen, each at its time, and takes down when they really did."""
+"""Runs the faults of a schedule, each at its time, and records when they really happened."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from time import monotonic
 from proof.chaos.faults import NobodyThere, Scene, describe, happen
 from proof.chaos.schedule import Planned
 
-#: A fault that began late, because its part was not there, still lasts for a moment.
+#: Minimum duration in seconds. A fault that began late, because its part was not there, still lasts this long.
 LEAST_S = 0.5
-#: Healing asks and waits; past this it has failed.
+#: Seconds for healing. After this, it has failed.
 JOIN_S = 120
 
-#: Seconds since the beginning, `!` begins, `+` is healed, `-` did not happen; and one line.
+#: Called with the seconds since the beginning, a sign (`!`: begins, `+`: is healed, `-`: did not happen), and a line of
+#: text.
 Tell = Callable[[float, str, str], None]
 
 
 @dataclass
 class Happened:
-    """A fault as it was: seconds since the beginning. `healed_s` is None for one that was never healed."""
+    """A fault as it happened, in seconds since the beginning. `healed_s` is None if it was never healed."""
 
     planned: Planned
     text: str
@@ -30,7 +31,7 @@ class Happened:
 
 
 class Player:
-    """Plays one schedule. `happened` lists the faults so far, `failures` what could not be done or undone."""
+    """Runs one schedule. `happened` lists the faults so far, `failures` what could not be done or healed."""
 
     def __init__(self, scene: Scene, plan: Sequence[Planned], tell: Tell, stopped: threading.Event) -> None:
         self._scene = scene
@@ -43,7 +44,7 @@ class Player:
         self.failures: list[str] = []
 
     def play(self, seconds: float) -> None:
-        """All of it, until so many seconds are over, or `stopped` is set; then everything is healed."""
+        """Run all faults until this many seconds have passed or `stopped` is set. Then heal everything."""
         self._began = monotonic()
         for planned in self._plan:
             if self._wait_until(planned.start_s):
@@ -60,7 +61,7 @@ class Player:
         return monotonic() - self._began
 
     def _wait_until(self, at_s: float, *, at_least_s: float = 0) -> bool:
-        """Whether it was stopped meanwhile."""
+        """Wait. Returns whether the run was stopped meanwhile."""
         return self._stopped.wait(max(at_s - self._now(), at_least_s, 0))
 
     def _let_happen(self, planned: Planned) -> None:

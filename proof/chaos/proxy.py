@@ -1,7 +1,7 @@
-"""A TCP proxy between two parts, which can cut their connections, delay what they say, or swallow it.
+"""A TCP proxy between two parts. It can cut their connections, delay the data, or swallow it.
 
-`python -m proof.chaos.proxy` serves links in a process of its own, told what to do a JSON object a line on its standard
-input. It ends when that is closed, and so with whoever started it.
+`python -m proof.chaos.proxy` serves links in a separate process. It reads commands from its standard input, one JSON
+object per line. When standard input is closed, it ends, so it ends with its parent.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Self
 
-#: Directions of a link: from the one that connects to the one that listens, and back.
+#: Directions of a link: from the connecting side to the listening side, and back.
 THERE, BACK = "there", "back"
 BOTH = (THERE, BACK)
 CHUNK_BYTES = 64 * 1024
-#: With this set a closed connection is reset: its peer gets an error, not an end.
+#: With this option a closed connection is reset: its peer gets an error, not an end of file.
 RESET = struct.pack("ii", 1, 0)
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class Flow:
-    """One direction of all connections of a link: passes at once, after `delay_s`, or not at all."""
+    """One direction of all connections of a link: passes data at once, after `delay_s`, or not at all."""
 
     def __init__(self) -> None:
         self.delay_s = 0.0
@@ -36,7 +36,7 @@ class Flow:
         self.passing.set()
 
     async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Until one side ends. What was under way when the flow stopped arrives once it passes again, an end too."""
+        """Copy data until one side ends. If the flow stops, pending data (or an end) arrives when it passes again."""
         while True:
             await self.passing.wait()
             chunk = await reader.read(CHUNK_BYTES)
@@ -50,7 +50,9 @@ class Flow:
 
 
 class Link:
-    """One pair of parts: listens on `port` of 127.0.0.1 and connects to `upstream`, a port there or a Unix socket."""
+    """The link of one pair of parts: listens on `port` of 127.0.0.1, and connects to `upstream`, a port there or a Unix
+    socket.
+    """
 
     def __init__(self, port: int, upstream: int | str) -> None:
         self._port = port
@@ -60,7 +62,7 @@ class Link:
         self._connections: dict[asyncio.StreamWriter, asyncio.StreamWriter | None] = {}
 
     async def open(self) -> None:
-        """Take connections. Does nothing when it does so already."""
+        """Accept connections. Does nothing if it accepts them already."""
         if self._server is None:
             self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
 
@@ -75,7 +77,7 @@ class Link:
                     reset(writer)
 
     def set(self, direction: str, *, passing: bool = True, delay_s: float = 0) -> None:
-        """How one direction behaves from now on, also on connections that are there."""
+        """Set how one direction behaves from now on, also for existing connections."""
         flow = self._flows[direction]
         flow.delay_s = delay_s
         if passing:
@@ -117,7 +119,7 @@ class Link:
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
-    """Close a connection as a machine does that has forgotten it."""
+    """Close a connection with a reset, as if the machine no longer knew it."""
     connection = writer.get_extra_info("socket")
     if connection is not None and connection.family != socket.AF_UNIX:
         with suppress(OSError):
@@ -126,13 +128,13 @@ def reset(writer: asyncio.StreamWriter) -> None:
 
 
 class Proxies:
-    """All links by name, as the process that serves them has them."""
+    """All links by name, in the process that serves them."""
 
     def __init__(self) -> None:
         self._links: dict[str, Link] = {}
 
     async def obey(self, command: Mapping[str, Any]) -> None:
-        """`{"do", "link", ...}`. Raises KeyError for what it does not know, OSError when a port is taken."""
+        """Execute a command `{"do", "link", ...}`. Raises KeyError for an unknown one, OSError if a port is taken."""
         name, do = command["link"], command["do"]
         if do == "serve":
             self._links[name] = Link(command["port"], command["upstream"])
@@ -155,7 +157,7 @@ class Proxies:
 
 
 async def serve() -> None:
-    """Obey standard input, a line at a time, and answer each with `ok` or what went wrong."""
+    """Read commands from standard input, one per line. Answer each with `ok` or the error."""
     proxies, commands = Proxies(), asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
     while line := await commands.readline():
@@ -169,11 +171,11 @@ async def serve() -> None:
 
 
 class ProxyFailed(Exception):
-    """The proxy's process did not do what it was told, or is gone."""
+    """The proxy's process did not execute a command, or is gone."""
 
 
 class ProxyProcess:
-    """The links of one run, in a process of their own that no fault touches. Safe for many threads.
+    """The links of one run, in a separate process that no fault touches. Safe for many threads.
 
     Methods raise ProxyFailed.
     """
@@ -184,12 +186,12 @@ class ProxyProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C in the terminal is for the runner, which still needs it
+            start_new_session=True,  # Ctrl-C in the terminal is for the runner, which still needs the proxy
         )
         self._lock = threading.Lock()
 
     def serve(self, link: str, port: int, upstream: int | str) -> None:
-        """Begin a link from `port` on 127.0.0.1 to another port there, or to a Unix socket."""
+        """Start a link from `port` on 127.0.0.1 to another port there, or to a Unix socket."""
         self._tell(do="serve", link=link, port=port, upstream=upstream)
 
     def cut(self, link: str) -> None:
@@ -197,19 +199,19 @@ class ProxyProcess:
         self._tell(do="cut", link=link)
 
     def delay(self, link: str, direction: str, delay_s: float) -> None:
-        """Let all that goes this way arrive so much later."""
+        """Delay all data in this direction by this many seconds."""
         self._tell(do="delay", link=link, direction=direction, delay_s=delay_s)
 
     def swallow(self, link: str, direction: str) -> None:
-        """A black hole: connections are taken and stay open, and nothing arrives this way."""
+        """Make a black hole: connections are accepted and stay open, but no data arrives in this direction."""
         self._tell(do="swallow", link=link, direction=direction)
 
     def heal(self, link: str) -> None:
-        """Pass everything, both ways, and take connections."""
+        """Pass all data in both directions, and accept connections."""
         self._tell(do="pass", link=link)
 
     def close(self) -> None:
-        """End it, with all connections."""
+        """End the process, with all connections."""
         self._process.kill()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):

@@ -1,4 +1,4 @@
-"""What lies in the broker's queues, asked past the proxy."""
+"""Reads the broker's queues, without going through the proxy."""
 
 from __future__ import annotations
 
@@ -9,41 +9,56 @@ from kombu import Connection
 from kombu.message import Message
 from kombu.transport.base import StdChannel
 
-from flixtrail.local.queue import Queue, QueueAway
+from local.queue import Queue, QueueAway
 from view_events import topology
 
 CONNECT_S = 2
-#: A frozen broker takes a connection and says nothing.
+#: A frozen broker accepts a connection and does not answer.
 ANSWER_S = 5
 
 
+class UnexpectedDeadLetters(Exception):
+    """A message was dead-lettered in a run that sends only good views."""
+
+
 class Queues:
-    """The queues of one stack. Methods raise what a broker raises that is away. For one thread."""
+    """The queues of one stack. If the broker is away, methods raise its error. For one thread."""
 
     def __init__(self, broker_url: str, queue: Queue) -> None:
         self._broker_url = broker_url
         self._queue = queue
 
     def waiting(self) -> int:
-        """Messages that workers have still to write: those that wait, and those that a worker holds."""
-        with self._channel() as channel:
-            alone = topology.ALONE(channel).queue_declare(passive=True).message_count
+        """Return the messages that must still be written: those that wait, and those that a worker has not
+        acknowledged.
+        """
         figures = self._queue.figures()
-        return figures.ready + figures.unacked + int(alone)
+        waiting = figures.ready + figures.unacked
+        if topology.is_amqp(self._broker_url):
+            with self._channel() as channel:
+                waiting += topology.ALONE(channel).queue_declare(passive=True).message_count
+        return waiting
 
     def consumers(self) -> int:
-        """Workers that take messages; 0 while nobody can tell."""
+        """Return how many workers consume messages; 0 if it is unknown."""
         try:
             return self._queue.consumers()
         except QueueAway:
             return 0
 
     def dead_letters(self) -> list[Message]:
-        """All messages in the dead-letter queue. They stay there."""
+        """Return all messages in the dead-letter queue. They stay there.
+
+        In learner mode there must be none: raises UnexpectedDeadLetters.
+        """
         found: list[Message] = []
+        if not topology.is_amqp(self._broker_url):
+            if dead := self._queue.figures().dead:
+                raise UnexpectedDeadLetters(f"{dead} dead letters, and no poison was sent")
+            return found
         with self._channel() as channel:
             queue = topology.DEAD_LETTERS(channel)
-            while message := queue.get():  # not acknowledged: they go back when the channel is closed
+            while message := queue.get():  # not acknowledged: they are requeued when the channel is closed
                 found.append(message)
         return found
 

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file with everything in it, for light and dark screens."""
+"""Writes the report of a run: a single HTML file, for light and dark screens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from proof.chaos.player import Happened
 from proof.chaos.timeline import LEGEND, Samples, clock, draw, kind
 from proof.chaos.versions import libraries
 
-#: The figures of the summary that have to be zero.
+#: Figures of the summary that must be zero.
 ZERO = ("lost", "duplicated")
 NUMBERS = re.compile(r"(\w+)=(\d+)")
 
@@ -26,10 +26,10 @@ def write(
     commit: str = "unknown",
     versions: Mapping[str, str] | None = None,
 ) -> None:
-    """The report of a run with these samples (watching.Watch) and faults, to this path.
+    """Write the report of a run with these samples (watching.Watch) and faults to this path.
 
-    `problems`: whatever the run was not passed for. `commit`: of the sources when it began. `versions`: of the broker
-    and of the database.
+    `problems`: why the run did not pass. `commit`: of the sources when it began. `versions`: of the broker and of the
+    database.
     """
     path.write_text(
         page(samples, faults, summary, problems=problems, versions={**(versions or {}), **libraries()}, commit=commit)
@@ -45,7 +45,7 @@ def page(
     versions: Mapping[str, str],
     commit: str,
 ) -> str:
-    """The whole document."""
+    """Return the whole document."""
     numbers = dict(NUMBERS.findall(summary))
     passed = not problems and not any(int(numbers.get(name, "0")) for name in ZERO)
     seed = numbers.pop("seed", "?")

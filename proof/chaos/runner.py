@@ -1,4 +1,4 @@
-"""One run: start everything, let views flow while the faults happen, wait until all is quiet, and judge."""
+"""One run: starts everything, lets views flow while the faults happen, waits until all is quiet, and judges."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
 from types import FrameType
-from urllib.request import Request, urlopen
+from urllib.request import Request
 
 from kombu.message import Message
 
-from flixtrail.local import counts
-from flixtrail.local.errors import Interrupted
-from flixtrail.local.state import State
-from flixtrail.local.supervisor import Supervisor
+from local import view_counts
+from local.errors import Interrupted
+from local.state import State
+from local.supervisor import Supervisor
 from proof.chaos import invariants, report
 from proof.chaos.faults import Scene
 from proof.chaos.found import dead_letter
 from proof.chaos.invariants import Violation
+from proof.chaos.ledger import WATCHED_IN_A_BROWSER
 from proof.chaos.load import Load
+from proof.chaos.page import Watching, own_video
 from proof.chaos.player import Happened, Player
 from proof.chaos.proxy import ProxyProcess
 from proof.chaos.queues import Queues
@@ -35,31 +37,31 @@ from proof.chaos.screen import Screen
 from proof.chaos.settings import ChaosSettings
 from proof.chaos.stack import ROOT, WEB_PROCESSES, WORKERS, ChaosStack
 from proof.chaos.versions import commit, servers
-from proof.chaos.watching import Question, Redeliveries, Watch
-from streaming_app.auth import Tokens
-from streaming_app.outbox import waiting_in
-from streaming_app.samples import samples
+from proof.chaos.watching import LearnerRedeliveries, Question, Redeliveries, Watch
+from streaming_app.access.auth import Tokens
+from streaming_app.recording.outbox import waiting_in
+from streaming_app.videos.samples import samples
 
-#: What was sent and not answered 202 is sent again, after the last fault, until it is.
+#: Seconds after the last fault for events without a 202: they are sent again until they get one.
 FINISH_S = 60
-#: For queues and outboxes to become empty and everything right, since the last event was stored.
+#: Seconds since the last event was stored, for queues and outboxes to become empty and everything to be right.
 SETTLE_S = 120
-#: All must have been quiet for so many looks: some of the figures are a second old.
+#: Number of checks in a row that must find everything quiet, because some of the figures are a second old.
 QUIET_LOOKS = 3
 LOOK_EVERY_S = 1.0
 #: With fewer, a run proves little.
 LEAST_ACCEPTED_A_MINUTE = 2_000
-#: An operator whose `flixtrail erase` fails, since the database is away just now, tries again.
+#: Seconds for which `flixtrail erase` is repeated, as an operator would do while the database is away.
 ERASE_S = 120
-#: Shown in the report.
+#: Problems shown in the report.
 PROBLEMS = 50
-#: A page waits for the history for a second (streaming_app/history_client.py).
+#: Seconds for the history. A page waits for it for one second (streaming_app/history_client.py).
 HISTORY_S = 3
 
 
 @dataclass
 class Outcome:
-    """What came out of a run. `complaints` are what is wrong with it besides the violations."""
+    """The result of a run. `complaints`: what is wrong besides the violations."""
 
     seed: int
     accepted: int
@@ -77,7 +79,7 @@ class Outcome:
 
     @property
     def problems(self) -> list[str]:
-        """All that it did not pass for, in words."""
+        """Return all reasons why the run did not pass."""
         return [*(f"{one.kind}: {one.id} {one.text}" for one in self.violations), *self.complaints]
 
     @property
@@ -91,19 +93,22 @@ class Outcome:
 
 
 def run(settings: ChaosSettings, screen: Screen) -> Outcome:
-    """One run, in a folder of its own, which stays where something was wrong.
+    """Run once, in a folder of its own. The folder stays if something was wrong.
 
-    Raises DemoError when the stack does not come up, Interrupted on Ctrl-C.
+    Raises DemoError if the stack does not start, Interrupted on Ctrl-C.
     """
     chaos = settings.state.resolve() / "chaos"
     chaos.mkdir(parents=True, exist_ok=True)
-    videos = samples(chaos)
     folder = Path(tempfile.mkdtemp(prefix=f"seed-{settings.seed}-", dir=chaos))
-    folder.chmod(0o755)  # PostgreSQL does not run as root
+    folder.chmod(0o755)  # PostgreSQL does not run as root and must get in
+    videos = samples(chaos)
+    if settings.browser:
+        videos = shutil.copytree(videos, folder / "videos")
+        own_video(max(videos.glob("*.mp4")), videos)
     state = State(folder)
     try:
         with state.lock(), ProxyProcess() as proxy:
-            stack = ChaosStack(state, videos, proxy, settings.broker_image)
+            stack = ChaosStack(state, videos, proxy, settings.broker_image, settings.broker)
             with _interruptible(stack) as stopped, _running(stack, screen):
                 outcome = Run(settings, stack, proxy, screen, stopped).go(chaos / f"report-seed-{settings.seed}.html")
     except Interrupted:
@@ -121,7 +126,7 @@ def run(settings: ChaosSettings, screen: Screen) -> Outcome:
 
 @contextmanager
 def _interruptible(stack: ChaosStack) -> Iterator[threading.Event]:
-    """Within, Ctrl-C and SIGTERM set the event."""
+    """Inside the block, Ctrl-C and SIGTERM set the event."""
     stopped = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -138,11 +143,11 @@ def _interruptible(stack: ChaosStack) -> Iterator[threading.Event]:
 
 @contextmanager
 def _running(stack: ChaosStack, screen: Screen) -> Iterator[None]:
-    """Within, the stack runs, and what dies is started again."""
+    """Inside the block, the stack runs, and parts that die are restarted."""
     guard = threading.Thread(target=stack.watch, name="guard", daemon=True)
     stack.clear()
     try:
-        with screen.moving("starting RabbitMQ, PostgreSQL, streaming app, history API, workers"):
+        with screen.moving("starting PostgreSQL, the broker, the streaming app, the history API, workers"):
             stack.start()
         guard.start()
         yield
@@ -155,7 +160,7 @@ def _running(stack: ChaosStack, screen: Screen) -> Iterator[None]:
 
 
 class Run:
-    """What happens once the stack is up."""
+    """A run with a stack that is up."""
 
     def __init__(
         self, settings: ChaosSettings, stack: ChaosStack, proxy: ProxyProcess, screen: Screen, stopped: threading.Event
@@ -172,8 +177,12 @@ class Run:
             seed=settings.seed,
             rate=settings.rate,
             broker_url=stack.broker_url,
+            leave_alone=WATCHED_IN_A_BROWSER,
         )
-        scene = Scene(lambda: Supervisor(self._state), stack.broker, proxy, self._load, self._erase)
+        self._page: Watching | None = None
+        if settings.browser:
+            self._page = Watching(stack.page_url, stack.videos / f"{WATCHED_IN_A_BROWSER}.mp4", settings.seed)
+        scene = Scene(lambda: Supervisor(self._state), stack.broker, proxy, self._load, self._erase, self._page)
         self._player = Player(scene, self._plan(), screen.fault, stopped)
         self._waits_for = "views flow"
         self._commit = commit()
@@ -181,16 +190,24 @@ class Run:
 
     def _plan(self) -> list[Planned]:
         if self._settings.faults == "all":
-            return schedule(self._settings.seed, self._settings.seconds)
+            settings = self._settings
+            return schedule(
+                settings.seed, settings.seconds, learner_mode=settings.learner_mode, browser=settings.browser
+            )
         return one_outage(self._settings.faults.removesuffix("_down"), self._settings.seconds)
 
     def go(self, path: Path) -> Outcome:
-        """To the verdict; the report is written to `path`. Raises Interrupted."""
+        """Run until the verdict. Writes the report to `path`. Raises Interrupted."""
         with Watch(self._questions()) as watch, self._screen.moving("views flow"), self._shown(watch):
             self._load.start()
+            if self._page:
+                self._page.start()
             self._player.play(self._settings.seconds)
             self._go_on("the last answers")
             self._load.finish(FINISH_S)
+            if self._page:
+                self._page.finish()
+                self._screen.say(f"page: {self._page.summary()}")
             self._go_on("empty queues")
             left, violations = self._settle()
         outcome = self._judge(watch, left, violations)
@@ -207,7 +224,7 @@ class Run:
         return outcome
 
     def _questions(self) -> dict[str, Question]:
-        history = counts.History(self._stack.database_url)
+        history = view_counts.History(self._stack.database_url)
         queues = Queues(self._stack.broker_url, self._stack.queue)
         return {
             "accepted": lambda: self._load.sample()["accepted"],
@@ -215,22 +232,27 @@ class Run:
             "stored": history.stored,
             "queue": queues.waiting,
             "outbox": lambda: waiting_in(self._state.outbox),
-            "redelivered": Redeliveries(self._state.logs).count,
+            "redelivered": self._redeliveries().count,
             "history ms": self._look_at_history,
         }
 
+    def _redeliveries(self) -> Redeliveries | LearnerRedeliveries:
+        if self._settings.learner_mode:
+            return LearnerRedeliveries(self._stack.broker_url)
+        return Redeliveries(self._state.logs)
+
     def _look_at_history(self) -> float:
-        """How long somebody waits who looks at what they have watched. Raises OSError when the history is away."""
+        """Return how many milliseconds a viewer waits for the history. Raises OSError if the history is away."""
         token = Tokens(self._state.secret("secret_key")).viewer("somebody")
         request = Request(f"{self._stack.addresses.web_url}/api/history", headers={"Authorization": f"Bearer {token}"})  # noqa: S310
         began = monotonic()
-        with urlopen(request, timeout=HISTORY_S) as answer:  # noqa: S310 (our own http:// address)
+        with view_counts.DIRECT.open(request, timeout=HISTORY_S) as answer:
             answer.read()
         return (monotonic() - began) * 1000
 
     @contextmanager
     def _shown(self, watch: Watch) -> Iterator[None]:
-        """Within, the figures are on the screen."""
+        """Inside the block, the figures are on the screen."""
         done = threading.Event()
 
         def show() -> None:
@@ -251,7 +273,7 @@ class Run:
         self._waits_for = f"waiting for {waits_for}"
 
     def _erase(self, viewer: str) -> None:
-        """As an operator does it."""
+        """Erase a viewer with the command line, as an operator does."""
         argv = [sys.executable, "-m", "flixtrail", "erase", viewer, "--yes", "--state", str(self._state.folder)]
         deadline = monotonic() + ERASE_S
         while True:
@@ -265,13 +287,15 @@ class Run:
     # -- the end --------------------------------------------------------------------------------------------
 
     def _settle(self) -> tuple[list[str], list[Violation]]:
-        """Wait until all is quiet and right. What is not so SETTLE_S after the last event was stored is the verdict."""
+        """Wait until all is quiet and right. What is not right SETTLE_S after the last event was stored
+        is the verdict.
+        """
         deadline, quiet, stored = monotonic() + SETTLE_S, 0, 0
-        history = counts.History(self._stack.database_url)
+        history = view_counts.History(self._stack.database_url)
         while True:
             left = self._left()
             quiet = 0 if left else quiet + 1
-            # What ten minutes without a database have left in the queue may take a while: as long as it gets less.
+            # After ten minutes without a database, the backlog takes a while. So wait as long as it shrinks.
             if (now := history.stored() or 0) > stored:
                 deadline, stored = monotonic() + SETTLE_S, now
             too_late = monotonic() > deadline
@@ -279,17 +303,17 @@ class Run:
                 violations = self._check()
                 if too_late or not violations:
                     return left, violations
-                # A message may be on its way where nobody counts: a worker tries it alone, for example.
+                # A message may be where no figure counts it, for example while a worker tries it alone.
                 quiet = 0
             self._go_on(", ".join(left) or "everything to be right")
             sleep(LOOK_EVERY_S)
 
     def _left(self) -> list[str]:
-        """What is not yet as it was before the first fault."""
+        """Return what is not yet as it was before the first fault."""
         left = [name for name, part in Supervisor(self._state).status().items() if not part.running]
         if pending := self._load.sample()["pending"]:
             left.append(f"{pending} events not accepted")
-        if counts.connected_processes(self._stack.addresses.web_url) < WEB_PROCESSES:
+        if view_counts.connected_processes(self._stack.addresses.web_url) < WEB_PROCESSES:
             left.append("a web process without a broker")
         try:
             if events := waiting_in(self._state.outbox):
@@ -305,17 +329,19 @@ class Run:
     def _check(self) -> list[Violation]:
         try:
             self._dead = self._queues.dead_letters()
-            return invariants.check(self._load.ledger, self._stack.database_url, self._dead, self._state.folder)
+            found = invariants.check(self._load.ledger, self._stack.database_url, self._dead, self._state.folder)
+            return found + (self._page.violations() if self._page else [])
         except Exception as error:  # noqa: BLE001 (whatever cannot be read proves nothing)
             return [Violation("unknown", "", f"{type(error).__name__}: {error}")]
 
     def _judge(self, watch: Watch, left: list[str], violations: list[Violation]) -> Outcome:
         ledger = self._load.ledger
-        # Less what an erase may have taken away: `invariants` looks after that.
+        # Without those that an erase may have deleted; `invariants` checks these.
         expected = [event_id for event_id, event in ledger.accepted.items() if event.viewer_id not in ledger.erased]
-        stored = counts.History(self._stack.database_url).stored_of(expected)
+        stored = view_counts.History(self._stack.database_url).stored_of(expected)
         redelivered = max((sample["redelivered"] or 0 for sample in watch.samples), default=0)
-        complaints = [*self._player.failures, *(f"after {SETTLE_S} s still: {what}" for what in left)]
+        complaints = [*self._player.failures, *(self._page.complaints() if self._page else [])]
+        complaints += [f"after {SETTLE_S} s still: {what}" for what in left]
         complaints += [f"refused with {answer}: {event_id}" for event_id, answer in ledger.refused.items()]
         least = LEAST_ACCEPTED_A_MINUTE * self._settings.minutes
         if len(ledger.accepted) < least:

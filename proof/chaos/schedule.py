@@ -1,4 +1,4 @@
-"""Which fault begins when, and for how long: the same for the same seed and length, and nothing else."""
+"""Decides which fault begins when, and for how long. It depends only on the seed and the length of the run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from proof.chaos.proxy import BACK, BOTH, THERE
 
 #: The links of `stack.ChaosStack`.
 LINKS = ("web-broker", "worker-broker", "worker-database", "web-history")
-#: The parts of it that can be killed and frozen, and on what their trouble bears.
+#: The parts that can be killed and frozen, and what each disturbs.
 PARTS = {
     "web-child": "web",
     "web-main": "web",
@@ -23,30 +23,43 @@ PARTS = {
     "everything": "everything",
 }
 
-#: Views flow before the first fault, and the last one is healed this long before the end: then its retries are part of
-#: the run, not of the wait after it.
+#: Faults that learner mode cannot have: it has no broker, and nothing counts the deliveries of a killer.
+ONLY_WITH_A_BROKER = frozenset({"broker", "memory-alarm", "poison", "killers"})
+#: Faults of a page in a browser.
+TO_A_PAGE = ("page-link", "page-clock", "file-away")
+
+#: Seconds of normal flow before the first fault, and after the last one is healed. So retries are part of the run, not
+#: of the wait after it.
 FIRST_S = 4.0
 MARGIN_S = 8.0
-#: Between two beginnings. Shorter than most faults last, so that they overlap.
+#: Seconds between the beginnings of two faults. Shorter than most faults, so that they overlap.
 GAP_S = (4.0, 9.0)
-#: More at a time, and nothing would run for most of the time.
+#: With more faults at a time, hardly anything would run.
 AT_A_TIME = 2
-#: How long a fault lasts that stops a part, or a link.
+#: Seconds that a fault lasts if it stops a part or a link.
 FREEZE_S = (5.0, 30.0)
 OUTAGE_S = (5.0, 15.0)
-#: A kill is over at once; this long nothing else happens to that part, so that it has a chance to come back.
+#: A kill is over at once. For this many seconds no other fault hits that part, so that it can restart.
 KILL_S = 3.0
-#: RabbitMQ and everything need longer to come back.
+#: RabbitMQ and everything need longer to restart.
 SLOW_KILL_S = 8.0
-#: What the client does to itself (wrong clocks, duplicates) and what is mixed in (poison, killers, an erased viewer) is
-#: dealt anew for every stretch of this length.
+#: Each stretch of this many seconds has all faults of the client (wrong clocks, duplicates) and all additions (poison,
+#: killers, an erased viewer) again.
 STRETCH_S = 120.0
 SKEW_S = 3600.0
+#: Seconds between two faults of the page. It needs a while to recover, and the run must see that.
+PAGE_GAP_S = (8.0, 14.0)
+
+
+#: A fault's name and its parameters.
+Card = tuple[str, dict[str, object]]
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One fault: begins `start_s` after the load, is healed `duration_s` later. `name` is one of `faults.FAULTS`."""
+    """One fault: begins `start_s` after the load began, and is healed `duration_s` later. `name` is one of
+    `faults.FAULTS`.
+    """
 
     start_s: float
     duration_s: float
@@ -59,7 +72,9 @@ class Planned:
 
     @property
     def bears_on(self) -> str:
-        """What it disturbs. Two faults at a time disturb two different things, else one would heal the other's."""
+        """What the fault disturbs. Two faults at a time must disturb different things, because one would heal the
+        other.
+        """
         match self.name:
             case "kill" | "freeze" | "down":
                 return PARTS[str(self.parameters["part"])]
@@ -71,25 +86,56 @@ class Planned:
                 return "web-broker"
         return self.name
 
+    @property
+    def needs_a_broker(self) -> bool:
+        """Whether it cannot happen in learner mode."""
+        return bool({self.name, self.parameters.get("part")} & ONLY_WITH_A_BROKER)
 
-def schedule(seed: int, seconds: float) -> list[Planned]:
-    """All faults of a run, by their beginning. Every one is healed MARGIN_S before the end."""
+
+def schedule(seed: int, seconds: float, *, learner_mode: bool = False, browser: bool = False) -> list[Planned]:
+    """Return all faults of a run, ordered by their beginning. Each is healed MARGIN_S before the end.
+
+    `learner_mode` leaves out faults that need a broker. `browser` adds faults of the page in a browser.
+    """
     rng = random.Random(f"{seed}")  # noqa: S311 (a text is hashed the same way everywhere)
-    planned = [*_disturbances(rng, seconds), *_guests(rng, seconds)]
-    return sorted(planned, key=lambda one: one.start_s)
+    planned = [*_disturbances(rng, seconds, learner_mode=learner_mode), *_guests(rng, seconds)]
+    if browser:
+        planned += _page_faults(random.Random(f"page {seed}"), seconds)  # noqa: S311
+    return sorted((one for one in planned if not (learner_mode and one.needs_a_broker)), key=lambda one: one.start_s)
 
 
 def one_outage(part: str, seconds: float) -> list[Planned]:
-    """The broker or the database down for nearly all of a run."""
+    """Return one fault: the broker or the database is down for nearly all of a run."""
     return [Planned(FIRST_S, seconds - FIRST_S - MARGIN_S, "down", {"part": part})]
 
 
-def _disturbances(rng: random.Random, seconds: float) -> Iterator[Planned]:
-    """What happens to parts and links, one after another and sometimes two at a time."""
+def _page_faults(rng: random.Random, seconds: float) -> Iterator[Planned]:
+    """Yield the faults of the page, one after another. Each round has every kind once, in random order."""
+    start_s = 2 * FIRST_S
+    while True:
+        for name in rng.sample(TO_A_PAGE, len(TO_A_PAGE)):
+            end_s = start_s + rng.uniform(*OUTAGE_S)
+            if end_s > seconds - MARGIN_S:
+                return
+            parameters: dict[str, object] = {}
+            if name == "page-clock":
+                parameters["seconds"] = rng.choice([-SKEW_S, SKEW_S, -7 * 24 * SKEW_S, 30 * 24 * SKEW_S])
+            elif name == "page-link":
+                parameters["how"] = rng.choice(["cut", "swallow"])
+            yield Planned(round(start_s, 1), round(end_s - start_s, 1), name, parameters)
+            start_s = end_s + rng.uniform(*PAGE_GAP_S)
+
+
+def _disturbances(rng: random.Random, seconds: float, *, learner_mode: bool) -> Iterator[Planned]:
+    """Yield the faults of parts and links, one after another and sometimes two at a time."""
     running: list[Planned] = []
-    # Somebody has to lose what it holds in every run, however short, or nothing would be delivered again.
-    deck = chain([("kill", {"part": "worker-parent", "which": rng.randrange(3), "holding": True})], _deck(rng))
-    put_off: list[tuple[str, dict[str, object]]] = []
+    # In every run, even a short one, a worker must die with unacknowledged messages. Otherwise nothing would be
+    # redelivered.
+    first: Card = ("kill", {"part": "worker-parent", "which": rng.randrange(3), "holding": True})
+    deck: Iterator[Card] = chain([first], _deck(rng))
+    if learner_mode:
+        deck = (card for card in deck if not Planned(0, 0, *card).needs_a_broker)
+    put_off: list[Card] = []
     start_s = FIRST_S
     while start_s < seconds - MARGIN_S - FREEZE_S[0]:
         running = [one for one in running if one.end_s > start_s]
@@ -113,17 +159,17 @@ def _disturbances(rng: random.Random, seconds: float) -> Iterator[Planned]:
 
 
 def _fits(planned: Planned, running: list[Planned]) -> bool:
-    """Whether it may begin while these go on."""
+    """Return whether a fault may begin while these go on."""
     bears_on = [one.bears_on for one in running]
     if "everything" in (planned.bears_on, *bears_on):
         return not running
     return planned.bears_on not in bears_on
 
 
-def _deck(rng: random.Random) -> Iterator[tuple[str, dict[str, object]]]:
-    """Every fault of parts and links once, in an order of its own each time; then all of them again."""
+def _deck(rng: random.Random) -> Iterator[Card]:
+    """Yield every fault of parts and links once, in random order; then all of them again."""
     while True:
-        cards: list[tuple[str, dict[str, object]]] = []
+        cards: list[Card] = []
         for part in PARTS:
             cards.append(("kill", {"part": part, "which": rng.randrange(12), "holding": rng.random() < 0.5}))  # noqa: PLR2004
             cards.append(("freeze", {"part": part, "which": rng.randrange(12)}))
@@ -143,13 +189,13 @@ def _deck(rng: random.Random) -> Iterator[tuple[str, dict[str, object]]]:
 def _duration(rng: random.Random, name: str, parameters: Mapping[str, object]) -> float:
     if name == "kill":
         return SLOW_KILL_S if parameters["part"] in {"broker", "everything"} else KILL_S
-    # Everything frozen for longer is everything paused: nothing can be learnt from it.
+    # If everything is frozen for longer, the run only pauses, which proves nothing.
     longest = FREEZE_S if name == "freeze" and parameters["part"] != "everything" else OUTAGE_S
     return round(rng.uniform(*longest), 1)
 
 
 def _guests(rng: random.Random, seconds: float) -> Iterator[Planned]:
-    """What comes with the views themselves. All of it in every stretch."""
+    """Yield the faults of the views themselves. Each stretch has all of them."""
     begin_s = 0.0
     while begin_s < seconds:
         last_s = min(begin_s + STRETCH_S, seconds - MARGIN_S)
@@ -160,14 +206,15 @@ def _guests(rng: random.Random, seconds: float) -> Iterator[Planned]:
 
 def _guests_between(rng: random.Random, first_s: float, last_s: float) -> Iterator[Planned]:
     def planned(name: str, share: float, **parameters: object) -> Planned:
-        """For a share of the stretch, somewhere in it."""
+        """Plan a fault for a share of the stretch, at a random time in it."""
         duration_s = round((last_s - first_s) * share, 1)
         return Planned(round(rng.uniform(first_s, last_s - duration_s), 1), duration_s, name, parameters)
 
     yield planned("clock", 0.2, seconds=rng.choice([-SKEW_S, SKEW_S]))
     yield planned("duplicates", 0.2)
     yield planned("poison", 0, count=rng.randrange(2, 6))
-    # Early: it is known for what it is after it has killed twenty times, and each time a worker has to start again.
+    # Early in the stretch, because a killer becomes a dead letter after about twenty kills, and a worker must restart
+    # each time.
     early_s = first_s + (last_s - first_s) / 4
     kind = rng.choice(["child", "parent"])
     yield Planned(round(rng.uniform(first_s, early_s), 1), 0, "killers", {"count": 1, "kind": kind})

@@ -1,4 +1,4 @@
-"""What a run shows: a line when a fault begins and when it is healed, and on a terminal one that moves below them."""
+"""The output of a run: a line when a fault begins or is healed, and on a terminal a moving line below."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from time import monotonic
 from rich.console import Console
 from rich.status import Status
 
-#: Where nobody watches a terminal, the figures this often.
+#: Seconds between two lines of figures if there is no terminal.
 LINE_EVERY_S = 30.0
 
 
@@ -17,25 +17,25 @@ class Screen:
     """Writes to standard output, each line at once."""
 
     def __init__(self) -> None:
-        # Lines are never folded, and nothing is coloured in a pipe: other programs read them.
+        # Lines are never wrapped and a pipe gets no colours, because programs read them.
         self._console = Console(highlight=False, soft_wrap=True)
         self._status: Status | None = None
         self._said = monotonic()
 
     def say(self, text: str) -> None:
-        """One line exactly as it is."""
+        """Print one line without markup."""
         self._console.print(text, markup=False)
         self._console.file.flush()
 
     def fault(self, at_s: float, sign: str, text: str) -> None:
-        """A fault begins or is healed."""
+        """Print that a fault begins or is healed."""
         style = {"!": "red", "+": "green"}.get(sign, "dim")
         self._console.print(f"{at_s:7.1f} s  [{style}]{sign}[/] {text}")
         self._console.file.flush()
 
     @contextmanager
     def moving(self, text: str) -> Iterator[None]:
-        """Within, `show` replaces what it showed before, on a terminal."""
+        """Inside the block, on a terminal, `show` replaces what it showed before."""
         if not self._console.is_terminal:
             self.say(text)
             yield
@@ -45,7 +45,7 @@ class Screen:
         self._status = None
 
     def show(self, figures: Mapping[str, float | None], left: str) -> None:
-        """How it stands now; `left` says what is waited for."""
+        """Show the current figures. `left` says what the run waits for."""
         told = {name: "?" if value is None else f"{value:,.0f}" for name, value in figures.items() if name != "at_s"}
         line = " · ".join([left, *(f"{name} {value}" for name, value in told.items())])
         if self._status:

@@ -1,4 +1,4 @@
-"""What can be chosen about a run: options of `python -m proof.chaos`, or environment variables of the same names."""
+"""The settings of a run: options of `python -m proof.chaos`, or environment variables of the same names."""
 
 from __future__ import annotations
 
@@ -7,22 +7,30 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from view_events.settings import Settings
+from service.settings import Settings
 
 
 class ChaosSettings(Settings):
-    """Read once, at the start."""
+    """The settings, read once at the start."""
 
     seed: int
     minutes: Annotated[float, Field(ge=0.5, le=24 * 60)] = 2
-    #: `all`: what the seed picks. Else one part is down, nearly from the beginning to the end.
+    #: `all`: the faults of the seed. Otherwise one part is down, from nearly the beginning to the end.
     faults: Literal["all", "broker_down", "database_down"] = "all"
-    #: Events a second that the client sends.
+    #: Events per second that the client sends.
     rate: Annotated[float, Field(gt=0, le=5_000)] = 150
-    #: Folders of runs, and reports, are made in its `chaos`.
+    #: The runs' folders and the reports are in its sub-folder `chaos`.
     state: Path = Path("var")
-    #: RabbitMQ in a container of this image, instead of a private node of the version that is installed.
+    #: `embedded`: learner mode, without RabbitMQ.
+    broker: Literal["rabbitmq", "embedded"] = "rabbitmq"
+    #: RabbitMQ in a container of this image, instead of a private node of the installed version.
     broker_image: str | None = None
+    #: A page in chromium watches meanwhile. Its history must have everything that it watched.
+    browser: bool = False
+
+    @property
+    def learner_mode(self) -> bool:
+        return self.broker == "embedded"
 
     @property
     def seconds(self) -> float:

@@ -1,7 +1,10 @@
-"""What is put to the test: the stack of `make demo`, with a proxy between each pair of parts.
+"""The stack that is tested: the stack of `make demo`, with a proxy between each pair of parts.
 
-streaming app --web-broker--> RabbitMQ --worker-broker--> history workers --worker-database--> PostgreSQL
-streaming app --web-history--> history API
+    streaming app --web-broker--> RabbitMQ --worker-broker--> history workers --worker-database--> PostgreSQL
+    streaming app --web-history--> history API
+    a page in a browser --page-web--> streaming app
+
+In learner mode PostgreSQL also takes the place of RabbitMQ.
 """
 
 from __future__ import annotations
@@ -9,18 +12,19 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from rich.console import Console
 
-from flixtrail.local import ports, services
-from flixtrail.local.part import Part
-from flixtrail.local.postgres import ADMINISTRATOR, HISTORY, PORT
-from flixtrail.local.rabbitmq import RabbitMQ
-from flixtrail.local.settings import DemoSettings
-from flixtrail.local.stack import Stack
-from flixtrail.local.state import State
-from flixtrail.local.telling import Teller
+from local import ports, service_parts
+from local.part import Part
+from local.postgres import ADMINISTRATOR, HISTORY, MESSAGES, PORT
+from local.rabbitmq import RabbitMQ
+from local.settings import DemoSettings
+from local.stack import Stack
+from local.state import State
+from local.terminal_output import Teller
 from proof.chaos.broker import BrokerInContainer, PrivateBroker
 from proof.chaos.proxy import ProxyProcess
 
@@ -29,10 +33,12 @@ WEB_PROCESSES = 2
 WORKERS = 3
 #: The real worker, except that some events kill it.
 APP = "proof.chaos.killing"
+#: Everything with a port of its own: each link of the proxy, and the streaming app.
+LINKED = ("web_broker", "worker_broker", "worker_database", "web_history", "page_web", "web")
 
 
 class LogTeller(Teller):
-    """Says it to a log: what the stack has to say about parts that die is no news here."""
+    """Writes to a log, because in this run it is no news that parts die."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -40,34 +46,50 @@ class LogTeller(Teller):
 
 
 class ChaosStack(Stack):
-    """A demo with three workers, whose parts meet through `proxy`. `image`: RabbitMQ's, instead of a private node."""
+    """A demo with three workers, whose parts are connected through `proxy`.
 
-    broker: PrivateBroker | BrokerInContainer
+    `kind`: `rabbitmq`, or `embedded` for learner mode. `image`: RabbitMQ's image, instead of a private node. `broker`
+    is None in learner mode.
+    """
 
-    def __init__(self, state: State, videos: Path, proxy: ProxyProcess, image: str | None = None) -> None:
+    def __init__(
+        self,
+        state: State,
+        videos: Path,
+        proxy: ProxyProcess,
+        image: str | None = None,
+        kind: Literal["rabbitmq", "embedded"] = "rabbitmq",
+    ) -> None:
         state.prepare()
-        self._links = ports.keep(state, ("web_broker", "worker_broker", "worker_database", "web_history", "web"))
-        settings = DemoSettings(port=self._links["web"], workers=WORKERS, broker="rabbitmq", videos=videos)
+        self._links = ports.keep(state, LINKED)
+        settings = DemoSettings(port=self._links["web"], workers=WORKERS, broker=kind, videos=videos)
         super().__init__(settings, state, LogTeller(state.log("stack")))
+        self.videos = videos
         self._proxy = proxy
         self._image = image
-        # The parts find `proof` as they find the product: it is not installed.
+        self.broker: PrivateBroker | BrokerInContainer | None = None
+        # The parts must find `proof`, which is not installed.
         os.environ["PYTHONPATH"] = str(ROOT)
 
     @property
     def has_flower(self) -> bool:
-        """Nobody looks."""
+        """Return False: nobody looks at Flower."""
         return False
 
     @property
     def database_url(self) -> str:
-        """PostgreSQL's own address, for those who look on."""
+        """PostgreSQL's own address, for observers."""
         return self.addresses.database_url
 
     @property
     def broker_url(self) -> str:
-        """RabbitMQ's own address, for those who look on."""
+        """RabbitMQ's own address, for observers."""
         return self.addresses.broker_url
+
+    @property
+    def page_url(self) -> str:
+        """The streaming app's address through the proxy, for a page in a browser."""
+        return f"http://127.0.0.1:{self._links['page_web']}"
 
     def own_rabbitmq(self) -> RabbitMQ:
         self.broker = BrokerInContainer(self.state, self._image) if self._image else PrivateBroker(self.state)
@@ -77,29 +99,31 @@ class ChaosStack(Stack):
         if self._image is None:
             super()._start_broker()
             return
-        # Needs no RabbitMQ on this machine, and brings its own port mapper.
+        # It needs no RabbitMQ on this machine, and has its own port mapper.
         self.rabbitmq = self.own_rabbitmq()
         self.rabbitmq.configure()
         self.supervisor.add(self.rabbitmq.part())
 
     def stop(self) -> None:
         super().stop()
-        if self.rabbitmq:
+        if self.broker:
             self.broker.close()
 
-    def _addresses(self) -> services.Addresses:
+    def _addresses(self) -> service_parts.Addresses:
         addresses = super()._addresses()
         links, postgres = self._links, self._own_postgres()
-        amqp_port = urlsplit(addresses.broker_url).port
-        assert amqp_port, "a private node has one"  # noqa: S101
-        self._proxy.serve("web-broker", links["web_broker"], amqp_port)
-        self._proxy.serve("worker-broker", links["worker_broker"], amqp_port)
-        self._proxy.serve("worker-database", links["worker_database"], str(postgres.sockets / f".s.PGSQL.{PORT}"))
+        database = str(postgres.sockets / f".s.PGSQL.{PORT}")
+        messages = database if self.learner_mode else urlsplit(addresses.broker_url).port
+        assert messages, "a private node has a port"  # noqa: S101
+        self._proxy.serve("web-broker", links["web_broker"], messages)
+        self._proxy.serve("worker-broker", links["worker_broker"], messages)
+        self._proxy.serve("worker-database", links["worker_database"], database)
         self._proxy.serve("web-history", links["web_history"], addresses.history_api_port)
+        self._proxy.serve("page-web", links["page_web"], addresses.web_port)
         return addresses
 
     def web(self) -> Part:
-        # What processes leave in /tmp that are killed goes with the run.
+        # Killed processes leave files in /tmp. Here they are deleted with the run.
         temporary = self.state.folder / "tmp"
         temporary.mkdir(exist_ok=True)
         return _with(
@@ -118,7 +142,9 @@ class ChaosStack(Stack):
         return dataclasses.replace(part, argv=argv)
 
     def _through(self, link: str) -> str:
-        """The broker's address by way of the proxy."""
+        """Return the broker's address through the proxy."""
+        if self.learner_mode:
+            return f"pgmq://{ADMINISTRATOR}@127.0.0.1:{self._links[link]}/{MESSAGES}"
         port = urlsplit(self.addresses.broker_url).port
         return self.addresses.broker_url.replace(f":{port}/", f":{self._links[link]}/")
 

@@ -1,4 +1,4 @@
-"""The timeline of a run as SVG: the faults as bars, and below them what flowed and what waited, on one time axis."""
+"""Draws the timeline of a run as SVG: the faults as bars, and below them the flows and backlogs, on one time axis."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from proof.chaos.player import Happened
 
 Samples = Sequence[Mapping[str, float | None]]
 
-#: Units of the drawing; a browser scales it to the width that there is.
+#: Units of the drawing. A browser scales it to the available width.
 WIDTH, LEFT, RIGHT = 1160, 112, 16
 BAR, LANE = 15, 20
 PANEL, GAP = 84, 34
 AXIS = 22
-#: Of a letter, on average, in the size of the labels.
+#: Average width of a letter at the size of the labels.
 LETTER = 6.3
-#: Something that is over at once is still to be seen.
+#: Minimum width of a bar, so that a very short fault is visible.
 LEAST_BAR = 3.0
-#: Figures are asked for by the second, and not all in the same moment: a mean over so many is what really flowed.
+#: Figures are taken every second, but not all at the same moment. The mean over this many figures is the real flow.
 SMOOTHED = 3
-#: Seconds between two marks of the time axis: the first that gives few enough.
+#: Seconds between two marks of the time axis. The first value is used that gives few enough marks.
 STEPS_S = (5, 10, 15, 30, 60, 120, 300, 600, 1200, 3600)
 MOST_MARKS = 16
 
-#: What kind of thing a fault is: gives its colour.
+#: The kind of a fault, which decides its colour.
 KINDS = {
     **dict.fromkeys(("kill", "freeze", "down"), "process"),
     **dict.fromkeys(("cut", "delay", "swallow"), "link"),
@@ -39,7 +39,7 @@ LEGEND = {"process": "killed, frozen, down", "link": "connections", "resource": 
 
 @dataclass(frozen=True)
 class Series:
-    """A line in a panel. `per_s`: the figure only grows, and it is its growth that is shown."""
+    """A line in a panel. `per_s`: the figure only grows, and its growth is shown."""
 
     name: str
     label: str
@@ -56,7 +56,7 @@ PANELS = (
 
 @dataclass(frozen=True)
 class Axis:
-    """Seconds to units, from left to right."""
+    """Converts seconds to units, from left to right."""
 
     end_s: float
 
@@ -64,19 +64,19 @@ class Axis:
         return LEFT + (WIDTH - LEFT - RIGHT) * max(0.0, min(at_s / self.end_s, 1.0))
 
     def marks(self) -> Iterator[tuple[float, str]]:
-        """(where, `1:30`)."""
+        """Yield (position, `1:30`)."""
         step = next((step for step in STEPS_S if self.end_s / step <= MOST_MARKS), STEPS_S[-1])
         for at_s in range(0, int(self.end_s) + 1, step):
             yield self.x(at_s), clock(at_s)
 
 
 def clock(at_s: float) -> str:
-    """`1:05`: minutes and seconds."""
+    """Format as `1:05`: minutes and seconds."""
     return f"{int(at_s) // 60}:{int(at_s) % 60:02}"
 
 
 def draw(samples: Samples, faults: Sequence[Happened]) -> str:
-    """All of it, as an `svg` element without colours: its classes are those of the page."""
+    """Draw everything as an `svg` element without colours. Its classes are those of the page."""
     ends = [sample.get("at_s") or 0.0 for sample in samples] + [_end(fault) for fault in faults]
     axis = Axis(max([*ends, 1.0]))
     rows = lanes(faults)
@@ -104,7 +104,7 @@ def _end(fault: Happened) -> float:
 
 
 def subject(fault: Happened) -> str:
-    """What is hit: `broker` of `broker: SIGKILL`."""
+    """Return what is hit: `broker` for `broker: SIGKILL`."""
     return fault.text.partition(": ")[0]
 
 
@@ -117,7 +117,7 @@ class Lane:
 
 
 def lanes(faults: Sequence[Happened]) -> list[Lane]:
-    """A lane for each subject, a second one where two of its faults overlap: parts first, views last."""
+    """Return a lane for each subject, and a second one if two of its faults overlap. Parts come first, views last."""
     found: list[Lane] = []
     for fault in sorted(faults, key=lambda fault: fault.began_s):
         of_subject = (lane for lane in found if lane.subject == subject(fault))
@@ -131,7 +131,7 @@ def lanes(faults: Sequence[Happened]) -> list[Lane]:
 
 
 def kind(fault: Happened) -> str:
-    """One of LEGEND."""
+    """Return the kind of a fault: one of LEGEND."""
     return KINDS.get(fault.planned.name, VIEWS)
 
 
@@ -151,14 +151,14 @@ def _lane(lane: Lane, y: float, axis: Axis, *, named: bool) -> Iterator[str]:
         )
         label = fault.text.partition(": ")[2]
         at = left + 4 if LETTER * len(label) + 8 <= right - left else right + 4
-        # Without room, the table has it, and whoever points at the bar sees it.
+        # Without room for the label, it is in the table and shown when the mouse is over the bar.
         if at + LETTER * len(label) + 4 <= room_ends:
             yield f'<text x="{at:.1f}" y="{y + BAR - 4}">{escape(label)}</text>'
         yield "</g>"
 
 
 def _shadows(faults: Sequence[Happened], axis: Axis, top: float, bottom: float) -> Iterator[str]:
-    """Through all panels, so that an eye finds what bent a line."""
+    """Draw the faults through all panels, so that you can see which fault bent a line."""
     for fault in faults:
         left, right = axis.x(fault.began_s), axis.x(_end(fault))
         width = max(right - left, 1.0)
@@ -177,14 +177,14 @@ def _grid(axis: Axis, bottom: float) -> Iterator[str]:
 
 
 def points(samples: Samples, series: Series) -> list[tuple[float, float | None]]:
-    """(seconds, figure), with None where nobody could tell."""
+    """Return (seconds, figure), with None where the figure is unknown."""
     known = [(sample.get("at_s") or 0.0, sample.get(series.name)) for sample in samples]
     if not series.per_s:
         return known
     grown: list[tuple[float, float | None]] = []
     for (then_s, before), (now_s, after) in pairwise(known):
         told = before is not None and after is not None and now_s > then_s
-        # Erasing takes rows away.
+        # An erase deletes rows, so a count may shrink.
         grown.append((now_s, max(after - before, 0.0) / (now_s - then_s) if told else None))  # type: ignore[operator]
     return [(at_s, _mean(grown, index)) for index, (at_s, _) in enumerate(grown)]
 
@@ -222,7 +222,7 @@ def _panel(panel: Sequence[Series], samples: Samples, axis: Axis, top: float) ->
 
 
 def _parts(line: Sequence[tuple[float, float | None]]) -> Iterator[list[tuple[float, float]]]:
-    """Without the holes."""
+    """Yield the stretches without unknown values."""
     part: list[tuple[float, float]] = []
     for at_s, value in line:
         if value is not None:
@@ -235,7 +235,7 @@ def _parts(line: Sequence[tuple[float, float | None]]) -> Iterator[list[tuple[fl
 
 
 def nice(value: float) -> float:
-    """The next of 2, 4, 10, 20, 40, 100 ...: its half is a number to be read."""
+    """Round up to 2, 4, 10, 20, 40, 100 ...: half of it is a readable number."""
     if value <= 2:  # noqa: PLR2004
         return 2.0
     power = 10.0 ** floor(log10(value))

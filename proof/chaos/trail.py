@@ -1,4 +1,4 @@
-"""The trail of a violation: all that is known of an event, so that somebody can find out what became of it."""
+"""The trail of a violation: everything that is known about an event, to find out what happened to it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ LINES = 10
 
 
 def trail(known_as: str, ledger: Ledger, found: Found, state: Path | None = None) -> Iterator[str]:
-    """What the client, the database, the dead letters, and the outboxes and logs in the folder `state` say of an id."""
+    """Yield what the client, the database, the dead letters, and the outboxes and logs in the folder `state` say about
+    an id.
+    """
     yield from _client(known_as, ledger)
     for row in found.rows:
         if known_as in (row.event_id, row.playback_id):
@@ -59,12 +61,12 @@ def _attempt(attempt: Attempt) -> str:
 def _outboxes(known_as: str, folder: Path) -> Iterator[str]:
     for path in sorted(folder.glob("*.sqlite")):
         try:
-            with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
                 found = connection.execute(
                     "SELECT number FROM requests WHERE instr(body, CAST(? AS BLOB))", (known_as,)
                 ).fetchall()
         except sqlite3.Error:
-            continue  # just made, or just removed
+            continue  # the file was just made or just removed
         yield from (f"outbox: request {number} of {path.name}" for (number,) in found)
 
 

@@ -1,4 +1,4 @@
-"""What exactly was put to the test: the commit, and the versions of everything that matters."""
+"""What exactly was tested: the commit, and the versions of the important software."""
 
 from __future__ import annotations
 
@@ -10,24 +10,26 @@ from pathlib import Path
 from kombu import Connection
 from sqlalchemy import NullPool, create_engine, make_url, text
 
+from view_events.topology import is_amqp
+
 ROOT = Path(__file__).parent.parent.parent
 LIBRARIES = ("celery", "kombu", "amqp", "flask", "granian", "psycopg", "sqlalchemy")
 CONNECT_S = 2
 
 
 def servers(broker_url: str, database_url: str) -> dict[str, str]:
-    """Of RabbitMQ and PostgreSQL; `?` for one that does not answer."""
+    """Return the versions of RabbitMQ and PostgreSQL; `?` for one that does not answer."""
     return {"RabbitMQ": _rabbitmq(broker_url), "PostgreSQL": _postgresql(database_url)}
 
 
 def libraries() -> dict[str, str]:
-    """Of Python, and of what the services are built with."""
+    """Return the versions of Python and of the services' libraries."""
     return {"Python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
 
 
 def commit() -> str:
-    """The commit of the sources, with `-dirty` where they were changed since; `unknown` outside a repository."""
-    # Without its locks: somebody may be committing just now.
+    """Return the commit of the sources, with `-dirty` if they were changed since; `unknown` outside a repository."""
+    # Without git's locks, because a commit may be in progress.
     argv = ["git", "--no-optional-locks", "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
     try:
         done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
@@ -37,6 +39,8 @@ def commit() -> str:
 
 
 def _rabbitmq(url: str) -> str:
+    if not is_amqp(url):
+        return "none (learner mode)"
     try:
         with Connection(url, connect_timeout=CONNECT_S) as connection:
             return str(connection.connection.server_properties["version"])

@@ -1,4 +1,4 @@
-"""Which processes a part of the running stack is."""
+"""Finds the processes of a part of the running stack."""
 
 from __future__ import annotations
 
@@ -7,34 +7,35 @@ from contextlib import suppress
 
 import psutil
 
-from flixtrail.local import services
-from flixtrail.local.part import PartStatus
-from flixtrail.local.supervisor import Supervisor, tree
+from local import service_parts
+from local.part import PartStatus
+from local.supervisor import Supervisor, servers, tree
 
 BROKER, DATABASE = "rabbitmq", "postgres"
 Parts = Mapping[str, PartStatus]
 
 
 def pid_of(supervisor: Supervisor, name: str) -> int | None:
-    """The process of a part as the supervisor started it; None while it is not there."""
+    """Return the process of a part that the supervisor started. None while it is not there."""
     status = supervisor.status()
     return status[name].pid if name in status else None
 
 
 def processes(supervisor: Supervisor, part: str, which: int) -> list[psutil.Process]:
-    """Those of a part (`schedule.PARTS`, without the broker), now; `which` chooses where there is a choice.
+    """Return the current processes of a part (`schedule.PARTS`, without the broker). `which` chooses if there are
+    several.
 
-    None while the part is not there: it may be between two lives.
+    The list is empty while the part is not there, for example while it is being restarted.
     """
     return FIND[part](supervisor.status(), which)
 
 
 def _web_main(status: Parts, _which: int) -> list[psutil.Process]:
-    return tree(status[services.WEB].pid)[:1]
+    return tree(status[service_parts.WEB].pid)[:1]
 
 
 def _web_child(status: Parts, which: int) -> list[psutil.Process]:
-    return _one(tree(status[services.WEB].pid)[1:], which)
+    return _one(servers(status[service_parts.WEB].pid)[1:], which)
 
 
 def _worker_parent(status: Parts, which: int) -> list[psutil.Process]:
@@ -54,7 +55,7 @@ def _database_backend(status: Parts, which: int) -> list[psutil.Process]:
 
 
 def _everything(status: Parts, _which: int) -> list[psutil.Process]:
-    # Without the broker: that may live in a container.
+    # Without the broker, which may be in a container.
     return [process for name, one in status.items() if name != BROKER for process in tree(one.pid)]
 
 
@@ -70,8 +71,8 @@ FIND: dict[str, Callable[[Parts, int], list[psutil.Process]]] = {
 
 
 def _worker(status: Parts, which: int) -> list[psutil.Process]:
-    """One worker: its parent and its children."""
-    workers = sorted(name for name in status if name.startswith(services.WORKER))
+    """Return one worker: its parent and its children."""
+    workers = sorted(name for name in status if name.startswith(service_parts.WORKER))
     return tree(status[workers[which % len(workers)]].pid)
 
 
@@ -86,21 +87,21 @@ def _serves_somebody(process: psutil.Process) -> bool:
 
 
 def kill(found: Sequence[psutil.Process]) -> None:
-    """SIGKILL, to those that still live."""
+    """Send SIGKILL to those that still live."""
     for process in found:
         with suppress(psutil.NoSuchProcess):
             process.kill()
 
 
 def freeze(found: Sequence[psutil.Process]) -> None:
-    """SIGSTOP, to those that still live."""
+    """Send SIGSTOP to those that still live."""
     for process in found:
         with suppress(psutil.NoSuchProcess):
             process.suspend()
 
 
 def thaw(found: Sequence[psutil.Process]) -> None:
-    """SIGCONT, to those that still live. A process that has got the number of one that is gone is left alone."""
+    """Send SIGCONT to those that still live. A process that has the number of a dead one is left alone."""
     for process in found:
         with suppress(psutil.NoSuchProcess):
             process.resume()

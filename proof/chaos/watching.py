@@ -1,6 +1,6 @@
-"""Looks on while everything is being killed: what is accepted, stored, waiting, and delivered again.
+"""Observes a run: how many views are accepted, stored, waiting and redelivered.
 
-Each figure is asked for in a thread of its own: a frozen database must not hide what the broker says.
+Each figure has its own thread, because a frozen database must not hide what the broker says.
 """
 
 from __future__ import annotations
@@ -8,31 +8,40 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Self
 
+import psycopg
+from psycopg.conninfo import make_conninfo
+
+from view_events.topology import messages_database
+
 LOOK_EVERY_S = 1.0
-#: An older figure is not shown: nobody knows.
+#: Seconds between two checks for figures that exist only for a moment.
+LOOK_CLOSELY_EVERY_S = 0.05
+CONNECT_S = 2
+#: A figure older than this many seconds counts as unknown.
 STALE_S = 2.5
-#: What a worker logs with each batch that the broker had delivered before (history_worker/tasks.py).
+#: What a worker logs for each batch that the broker had delivered before (history_worker/tasks.py).
 REDELIVERED = b"redelivered=True"
 
-#: Returns a figure, or None when nobody can tell just now. May raise, may take long.
+#: Returns a figure, or None if it is unknown at the moment. May raise, and may take long.
 Question = Callable[[], float | None]
 
 
 class Redeliveries:
-    """Counts batches written that had been delivered before, in logs that grow and are rotated. For one thread."""
+    """Counts written batches that had been delivered before. Reads logs that grow and are rotated. For one thread."""
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
-        #: How far a log was read, by its inode, which it keeps when it is renamed.
+        #: How far each log was read, by its inode. A renamed file keeps its inode.
         self._read: dict[int, int] = {}
         self._count = 0
 
     def count(self) -> int:
-        """All so far."""
+        """Return the count so far."""
         for path in sorted(self._logs.glob("history-worker-*.log*")):
             try:
                 with path.open("rb") as file:
@@ -40,16 +49,41 @@ class Redeliveries:
                     file.seek(self._read.get(inode, 0))
                     lines = file.read()
             except FileNotFoundError:
-                continue  # rotated just now; there under its next name
-            # A line that is half written is read again.
+                continue  # just rotated; it is there under its next name
+            # An incomplete line is read again later.
             whole = lines.rfind(b"\n") + 1
             self._read[inode] = self._read.get(inode, 0) + whole
             self._count += lines.count(REDELIVERED, 0, whole)
         return self._count
 
 
+class LearnerRedeliveries:
+    """Counts messages that were read a second time, in pgmq's tables, before their workers have deleted them.
+
+    It checks often, because a redelivered message is written within moments. For one thread that calls `count`.
+    """
+
+    def __init__(self, broker_url: str) -> None:
+        self._conninfo = make_conninfo(messages_database(broker_url), connect_timeout=CONNECT_S)
+        self._seen: set[int] = set()
+        threading.Thread(target=self._look, name="redeliveries", daemon=True).start()
+
+    def count(self) -> int:
+        """Return the count so far."""
+        return len(self._seen)
+
+    def _look(self) -> None:
+        while True:
+            with suppress(psycopg.Error), psycopg.connect(self._conninfo, autocommit=True) as connection:
+                while True:
+                    rows = connection.execute("SELECT msg_id FROM pgmq.q_history WHERE read_ct > 1")
+                    self._seen.update(msg_id for (msg_id,) in rows)
+                    sleep(LOOK_CLOSELY_EVERY_S)
+            sleep(LOOK_EVERY_S)
+
+
 class Watch:
-    """Asks every question once a second, and keeps what all had to say: `samples`, with `at_s` since the beginning."""
+    """Asks every question once a second, and keeps all answers: `samples`, with `at_s` since the beginning."""
 
     def __init__(self, questions: Mapping[str, Question]) -> None:
         self._questions = questions
@@ -69,7 +103,7 @@ class Watch:
         self._stopped.set()
 
     def now(self) -> dict[str, float | None]:
-        """The latest figures; None for those that nobody could tell a moment ago."""
+        """Return the latest figures. None for those that were unknown a moment ago."""
         oldest = monotonic() - STALE_S
         answers = dict(self._answers)
         known = {name: value for name, (at, value) in answers.items() if at >= oldest}

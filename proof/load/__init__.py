@@ -1,1 +1,1 @@
-"""The load test: people who browse and watch, services that send batches, and proof of what became of every event."""
+"""The load test: viewers who browse and watch, services that send batches, and a check of every event afterwards."""

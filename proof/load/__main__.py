@@ -5,7 +5,7 @@ Exit status 1: an accepted event was lost or counted twice, none was accepted, o
 
 from __future__ import annotations
 
-import locust  # before everything else: it makes sockets and clocks gevent's, in this process only
+import locust  # first: it replaces sockets and clocks by gevent's, in this process only
 
 # isort: split
 
@@ -34,11 +34,11 @@ from proof.load.receipts import LOOK_EVERY_S, NoReceipt
 from proof.load.screen import Screen, last_line, tell
 from proof.load.tally import Tally, Verdict
 
-#: Everybody is there within this time, so that most of a short run is the full load.
+#: Seconds until all users have started. Short, so that most of a short run is at full load.
 SPAWN_S = 2.0
-#: One in so many users is a service, and there is always one.
+#: One user out of this many is a service. There is always at least one.
 USERS_PER_INGEST = 10
-#: What a user has begun may end within this time; then it is broken off, and what it has sent is in doubt.
+#: Seconds for users to finish what they have begun. Then it is cancelled, and what it has sent is in doubt.
 STOP_S = 1.0
 SHOW_EVERY_S = 0.2
 UI_ADDRESS, UI_PORT = "127.0.0.1", 8089
@@ -64,8 +64,11 @@ class Duration(click.ParamType[int]):
 @click.option("--state", envvar="STATE", default="var", type=click.Path(path_type=Path), help="The report goes here.")
 @click.option("--speed", envvar="SPEED", default=10.0, show_default=True, type=click.FloatRange(0.1, 1000), help=SPEED)
 def main(users: int, duration: int, state: Path, speed: float, *, ui: bool) -> None:
-    """Put load on the demo (or HOST), then prove that nothing was lost and nothing counted twice."""
-    # One line for a user that broke off is in the table already; locust says a dozen about each.
+    """Put load on the demo (or HOST). Then check that nothing was lost and nothing was counted twice.
+
+    You may kill any part meanwhile.
+    """
+    # The table has each cancelled request already; locust would print a dozen lines about each.
     logging.getLogger("locust").setLevel(logging.ERROR)
     console = Console(highlight=False)
     Client.target = target.find(os.environ)
@@ -89,7 +92,7 @@ def main(users: int, duration: int, state: Path, speed: float, *, ui: bool) -> N
 
 
 def _run(runner: LocalRunner, screen: Screen, users: int, duration_s: int) -> None:
-    """The load, for so many seconds. Ctrl-C ends it early and goes on to the verdict."""
+    """Run the load for this many seconds. Ctrl-C ends it early; the verdict follows."""
     stopped, deadline = _asked_to_stop(), monotonic() + duration_s
     runner.start(users, spawn_rate=max(1, users / SPAWN_S))
     while monotonic() < deadline and not stopped.wait(SHOW_EVERY_S):
@@ -97,7 +100,7 @@ def _run(runner: LocalRunner, screen: Screen, users: int, duration_s: int) -> No
 
 
 def _run_until_stopped(runner: LocalRunner, users: int, console: Console) -> None:
-    """Locust's own page decides; Ctrl-C ends it and goes on to the verdict."""
+    """Run until locust's own page stops it, or Ctrl-C. The verdict follows."""
     stopped = _asked_to_stop()
     runner.environment.parsed_options = get_parser().parse_args(["--users", str(users), "--spawn-rate", str(users)])
     try:
@@ -111,7 +114,7 @@ def _run_until_stopped(runner: LocalRunner, users: int, console: Console) -> Non
 
 
 def _asked_to_stop() -> threading.Event:
-    """Set by the first Ctrl-C, or SIGTERM; the second Ctrl-C ends the program as always."""
+    """Return an event that the first Ctrl-C or SIGTERM sets. The second Ctrl-C ends the program as usual."""
     stopped = threading.Event()
 
     def stop(number: int, _frame: FrameType | None) -> None:
@@ -124,7 +127,7 @@ def _asked_to_stop() -> threading.Event:
 
 
 def _keep_looking() -> None:
-    """Follow what is stored while the load runs. The history may be away meanwhile: then nothing new is known."""
+    """Check what is stored while the load runs. If the history is away, nothing new is learnt."""
     office = Client.target.office
     while True:
         try:
@@ -135,7 +138,7 @@ def _keep_looking() -> None:
 
 
 def _judge(tally: Tally, screen: Screen) -> Verdict:
-    """Wait until it is known what became of everything that was sent."""
+    """Wait until the fate of everything that was sent is known."""
     try:
         proof = receipts.settle(tally, Client.target.office, lambda: screen.show("waiting", 0))
     except NoReceipt as reason:

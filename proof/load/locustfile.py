@@ -1,6 +1,6 @@
-"""The people and services that put the load on. `make load` runs them and gives the verdict.
+"""The viewers and services that make the load. `make load` runs them and gives the verdict.
 
-Everybody keeps the ids of what they send until it was accepted, as the player does, and sends the same ids again.
+Each keeps the ids of its events until they are accepted, as the player does, and sends the same ids again.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from view_events.event import new_event_id
 VIEWS = "/api/views"
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
-#: How often the same events are sent before a client gives up; the player would keep them for the next page.
+#: How often the same events are sent before a client gives up. The player would keep them for the next page.
 ATTEMPTS = 5
-#: Pause before sending again where the answer names none, in seconds.
+#: Seconds before sending again if the answer names no pause.
 PAUSE_S = 1.0
-#: The longest Retry-After that a run has time for.
+#: The longest Retry-After (seconds) that a run follows.
 LONGEST_PAUSE_S = 10.0
 #: One range request of a player: a few seconds of a film.
 RANGE_BYTES = 512 * 1024
-#: Events in a service's batch. The API takes up to 1,000.
+#: Events in a service's batch. The API accepts up to 1,000.
 BATCH_EVENTS = (50, 500)
 #: Viewers that one service records for.
 MADE_UP_VIEWERS = 200
@@ -44,29 +44,29 @@ SOON = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, 0}
 
 
 class Client(FastHttpUser):
-    """What viewers and services have in common: the library, and a way to send events until they are accepted."""
+    """What viewers and services have in common: the library, and sending events until they are accepted."""
 
     abstract = True
     network_timeout = 10.0
     connection_timeout = 5.0
-    #: One process, one target and one tally.
+    #: Each process has one target and one tally.
     target: ClassVar[Target]
     tally: ClassVar[Tally] = Tally()
-    #: How many times faster than people everybody is.
+    #: How many times faster than real people the users are.
     speed: ClassVar[float] = 10.0
 
     def __init__(self, environment: Any) -> None:
-        # Whatever the web UI says: the address that was checked, and that the token is for.
+        # Not the host of the web UI: this address was checked, and the token is for it.
         self.host = self.target.url
         super().__init__(environment)
         self.chance = Random()  # noqa: S311 (a load, not a secret)
 
     def sleep(self, seconds: float) -> None:
-        """A viewer's seconds, in real ones."""
+        """Sleep for a viewer's seconds, converted to real ones."""
         time.sleep(seconds / self.speed)
 
     def library(self) -> list[Video]:
-        """The videos that can be played; waits until there are some."""
+        """Return the videos that can be played. Waits until there are some."""
         while True:
             with self.client.get("/api/videos", catch_response=True) as answer:
                 listed = answer.json()["videos"] if answer.status_code == HTTPStatus.OK else []
@@ -78,7 +78,7 @@ class Client(FastHttpUser):
             time.sleep(PAUSE_S)
 
     def send(self, views: Sequence[dict[str, Any]], *, name: str, headers: Mapping[str, str], lines: bool) -> None:
-        """Send events until they are accepted, refused for good, or ATTEMPTS are over."""
+        """Send events until they are accepted or refused for good, at most ATTEMPTS times."""
         self.tally.sending(views)
         for _ in range(ATTEMPTS):
             pause_s = self._post(views, name, headers, lines=lines)
@@ -89,7 +89,7 @@ class Client(FastHttpUser):
     def _post(
         self, views: Sequence[dict[str, Any]], name: str, headers: Mapping[str, str], *, lines: bool
     ) -> float | None:
-        """One attempt. Seconds to wait before the next one; None when there is nothing to send any more."""
+        """Send once. Returns the seconds until the next attempt, or None if there is nothing more to send."""
         sent_at = datetime.now(UTC).isoformat(timespec="milliseconds")
         bodies = [msgspec.json.encode({**view, "sent_at": sent_at}) for view in views]
         body = b"\n".join(bodies) if lines else b"[" + b",".join(bodies) + b"]"
@@ -108,12 +108,12 @@ class Client(FastHttpUser):
 
 
 class Viewer(Client):
-    """Somebody with a browser: looks around, plays a video, looks at the history. Has a cookie from the first page."""
+    """A viewer with a browser: browses, plays a video, looks at the history. Gets a cookie with the first page."""
 
     weight = 9
 
     def wait_time(self) -> float:
-        """Seconds between two tasks."""
+        """Return the seconds between two tasks."""
         return self.chance.uniform(1, 3) / self.speed
 
     def on_start(self) -> None:
@@ -122,7 +122,7 @@ class Viewer(Client):
 
     @task(5)
     def play(self) -> None:
-        """One playback: the page, then ranges and reports side by side with what plays."""
+        """Play one video: the page first, then range requests and reports as the video plays."""
         video, playback_id = self.chance.choice(self.videos), str(new_event_id())
         self.client.get(f"/watch/{video.id}", name="/watch/<id>")
         self._range(video, 0, 1)
@@ -133,7 +133,7 @@ class Viewer(Client):
             self.send(views, name=VIEWS, headers={"Origin": self.target.url}, lines=False)
 
     def _stream(self, video: Video, step: Step) -> None:
-        """The bytes of what was played since the last step, one range after another."""
+        """Request the bytes of what was played since the last step, one range after another."""
         begin, end = video.byte_at(step.position_s - step.after_s), video.byte_at(step.position_s)
         for first in range(begin, end, RANGE_BYTES):
             self._range(video, first, min(first + RANGE_BYTES, end))
@@ -150,24 +150,24 @@ class Viewer(Client):
 
     @task(2)
     def browse(self) -> None:
-        """The library again."""
+        """Open the library again."""
         self.client.get("/")
         self.videos = self.library()
 
     @task(1)
     def look_back(self) -> None:
-        """The history: the page, and what its script asks for."""
+        """Open the history: the page, and what its script requests."""
         self.client.get("/history")
         self.client.get("/api/history")
 
 
 class Ingest(Client):
-    """A service that passes on what its viewers watched, in batches, with an ingest token."""
+    """A service that sends what its viewers watched, in batches, with an ingest token."""
 
     weight = 1
 
     def wait_time(self) -> float:
-        """Seconds between two batches."""
+        """Return the seconds between two batches."""
         return self.chance.uniform(0.5, 1.5)
 
     def on_start(self) -> None:
@@ -177,19 +177,19 @@ class Ingest(Client):
 
     @task
     def pass_on(self) -> None:
-        """One batch, as an array or as lines."""
+        """Send one batch, as an array or as lines."""
         batch = list(islice(self.views, self.chance.randint(*BATCH_EVENTS)))
         self.send(batch, name=f"{VIEWS} (batch)", headers=self.headers, lines=self.chance.random() < 0.5)  # noqa: PLR2004
 
 
 def _pause_s(headers: Mapping[str, str] | None) -> float:
-    """Retry-After in seconds; PAUSE_S without one, or with a date."""
+    """Return Retry-After in seconds, or PAUSE_S if it is missing or a date."""
     wanted = (headers or {}).get("Retry-After", "")
     return min(float(wanted), LONGEST_PAUSE_S) if wanted.isdecimal() else PAUSE_S
 
 
 def _find_target(**_: Any) -> None:
-    """For plain `locust`, which shows the load but gives no verdict."""
+    """Find the target for plain `locust`, which shows the load but gives no verdict."""
     try:
         Client.target = find(os.environ)
     except NoTarget as reason:

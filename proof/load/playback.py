@@ -1,4 +1,4 @@
-"""How people watch: what a player reports of one playback, and the mixed stream of many that a service passes on."""
+"""Simulates how people watch: what a player reports of one playback, and the mixed events that a service sends."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 
 from view_events.event import Kind, new_event_id
 
-#: A player reports its progress this often (streaming_app/static/player.js).
+#: A player reports its progress this often, in seconds (streaming_app/static/player.js).
 PROGRESS_EVERY_S = 10.0
-#: Nobody here watches longer than this: they jump to the end of a long video.
+#: Nobody here watches for more seconds than this: they jump to the end of a long video.
 LONGEST_PART_S = 60.0
 #: Shares of the playbacks.
 LEAVE_EARLY = 0.25
 JUMP = 0.3
-#: Playbacks that a service reports at a time.
+#: Playbacks that a service reports at the same time.
 AT_A_TIME = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """What a player knows of a video; `duration_s` in seconds."""
+    """What a player knows about a video. `duration_s` is in seconds."""
 
     id: str
     duration_s: float
@@ -35,7 +35,7 @@ class Video:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One report: after playing since `played_from_s`, or with None where nothing has played yet."""
+    """One report: the video has played since `played_from_s`, or nothing has played yet (None)."""
 
     kind: Kind
     position_s: float
@@ -44,7 +44,7 @@ class Step:
 
 
 def steps(duration_s: float, chance: Random) -> Iterator[Step]:
-    """What a player reports of one playback of a video: started, progress, mostly finished."""
+    """Yield what a player reports of one playback: started, progress, and usually finished."""
     yield Step("started", 0.0, None, 0.0)
     parts = _parts(duration_s, chance)
     leaves = chance.random() < LEAVE_EARLY
@@ -60,7 +60,7 @@ def steps(duration_s: float, chance: Random) -> Iterator[Step]:
 
 
 def _parts(duration_s: float, chance: Random) -> list[tuple[float, float]]:
-    """The intervals that are played, in order; between them the viewer jumps ahead."""
+    """Return the intervals that are played, in order. Between them the viewer jumps ahead."""
     if duration_s <= LONGEST_PART_S and chance.random() > JUMP:
         return [(0.0, duration_s)]
     first = chance.random() * min(duration_s, LONGEST_PART_S) / 2
@@ -69,7 +69,7 @@ def _parts(duration_s: float, chance: Random) -> list[tuple[float, float]]:
 
 
 def view(step: Step, video: Video, playback_id: str, at: datetime, viewer_id: str | None = None) -> dict[str, Any]:
-    """A step as `POST /api/views` takes it, with an id of its own: sent again, it is the same event."""
+    """Return a step for `POST /api/views`, with an id of its own. Sent again, it is the same event."""
     return {
         "event_id": str(new_event_id()),
         "kind": step.kind,
@@ -83,7 +83,9 @@ def view(step: Step, video: Video, playback_id: str, at: datetime, viewer_id: st
 
 
 def many(videos: Sequence[Video], viewers: Sequence[str], chance: Random) -> Iterator[dict[str, Any]]:
-    """Views without end, of many playbacks side by side, as a service passes them on: its batches cut across them."""
+    """Yield views without end, of many playbacks at the same time, as a service sends them. Its batches
+    mix playbacks.
+    """
     running = [_one(videos, viewers, chance) for _ in range(AT_A_TIME)]
     while True:
         slot = chance.randrange(AT_A_TIME)

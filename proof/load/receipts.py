@@ -1,4 +1,4 @@
-"""Asks what became of the events: `POST /api/views/receipts`."""
+"""Asks which events are stored: `POST /api/views/receipts`."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ import urllib3
 
 from proof.load.tally import Receipt, Tally
 
-#: Ids of one question. The streaming app gives the history API one second to answer; this takes a hundredth of it.
+#: Ids in one question. The streaming app gives the history API one second to answer; this takes a hundredth of it.
 IDS = 1_000
-#: Questions in one look at what is stored, so that looking never becomes the load.
+#: Questions in one check of what is stored, so that checking does not become the load.
 QUESTIONS = 10
 TIMEOUT_S = 5.0
-#: Between two looks.
+#: Seconds between two checks.
 LOOK_EVERY_S = 0.5
-#: Accepted events of which none was stored for so long are lost.
+#: If no accepted event was stored for this many seconds, the missing ones are lost.
 PATIENCE_S = 60.0
 
 
 class NoReceipt(Exception):
-    """The history gave no answer, or a useless one; the message says which. Ask again later."""
+    """The history gave no answer, or a useless one. The message says which. Ask again later."""
 
 
 class TokenRefused(NoReceipt):
-    """The app takes the token for no ingest token. Asking again changes nothing."""
+    """The app does not accept the token as an ingest token. Asking again changes nothing."""
 
 
 class Office(Protocol):
-    """Where to ask; `HttpOffice` is the real one."""
+    """Where to ask. `HttpOffice` is the real one."""
 
     def ask(self, ids: Sequence[str]) -> Receipt:
-        """Raises NoReceipt."""
+        """Return a receipt for these ids. Raises NoReceipt."""
 
 
 class HttpOffice:
@@ -60,26 +60,26 @@ class HttpOffice:
 
 
 def look(tally: Tally, office: Office) -> None:
-    """Learn what has been stored since the last look. Raises NoReceipt."""
+    """Find out what has been stored since the last check. Raises NoReceipt."""
     unseen = tally.unseen(IDS * QUESTIONS)
     for at in range(0, len(unseen), IDS):
         tally.asked(office.ask(unseen[at : at + IDS]))
 
 
 def settle(tally: Tally, office: Office, tick: Callable[[], None], patience_s: float = PATIENCE_S) -> list[Receipt]:
-    """Wait until all that was accepted is stored, or nothing more comes; then the receipts of every event sent.
+    """Wait until everything accepted is stored, or nothing more is stored. Returns the receipts of every event sent.
 
-    Calls `tick` now and then. Raises NoReceipt when the history gave no answer for `patience_s`.
+    Calls `tick` now and then. Raises NoReceipt if the history gave no answer for `patience_s`.
     """
     for _ in _patiently(tally, patience_s):
-        with contextlib.suppress(NoReceipt):  # if it stays away, the last questions, below, say why
+        with contextlib.suppress(NoReceipt):  # if it stays away, the questions below raise the reason
             look(tally, office)
         tick()
     return [_insist(office, ids, patience_s) for ids in tally.slices(IDS)]
 
 
 def _patiently(tally: Tally, patience_s: float) -> Iterator[None]:
-    """Again and again, until nothing is unseen or no more has been seen for `patience_s`."""
+    """Yield again and again, until every accepted event is stored, or no more were stored for `patience_s`."""
     seen, deadline = tally.seen, time.monotonic() + patience_s
     while tally.seen < tally.accepted and time.monotonic() < deadline:
         yield

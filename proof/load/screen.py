@@ -1,4 +1,4 @@
-"""What a load test shows: a line that moves while it runs, one table at its end, and a last line for scripts."""
+"""The output of a load test: a moving line while it runs, a table at its end, and a last line for scripts."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from rich.table import Table
 
 from proof.load.tally import Tally, Verdict
 
-#: Where nobody watches a terminal, a line this often.
+#: Seconds between two lines if there is no terminal.
 LINE_EVERY_S = 5.0
-#: The rate is that of the last seconds: batches come a few a second.
+#: The rate is the mean over this many seconds, because only a few batches come per second.
 RATE_S = 5.0
 PERCENTILES = (0.50, 0.95, 0.99)
 
 
 class Screen:
-    """Shows a run; on a terminal in place, elsewhere line by line."""
+    """Shows a run: in place on a terminal, otherwise line by line."""
 
     def __init__(self, console: Console, tally: Tally, stats: RequestStats) -> None:
         self._console = console
@@ -31,11 +31,11 @@ class Screen:
         self._stats = stats
         self._live: Live | None = None
         self._began = self._said = monotonic()
-        self._accepted = deque([(self._began, 0)])  # when, and how many then
+        self._accepted = deque([(self._began, 0)])  # (time, number of accepted events at that time)
 
     @contextmanager
     def moving(self) -> Iterator[None]:
-        """Within, `show` replaces what it showed before, on a terminal."""
+        """Inside the block, on a terminal, `show` replaces what it showed before."""
         if not self._console.is_terminal:
             yield
             return
@@ -44,7 +44,7 @@ class Screen:
         self._live = None
 
     def show(self, doing: str, users: int) -> None:
-        """How it stands now; `doing` is a word."""
+        """Show the current figures. `doing` is a word."""
         now = monotonic()
         line = (
             f"{doing:<8}{now - self._began:4.0f} s · {users} users · accepted {self._tally.accepted:,} "
@@ -65,7 +65,7 @@ class Screen:
 
 
 def tell(console: Console, verdict: Verdict, runner: Runner) -> None:
-    """The table, what failed on the way, and what is wrong."""
+    """Print the table, the failed requests, and what is wrong."""
     console.print(_table(verdict, runner.stats))
     for error in runner.stats.errors.values():
         console.print(f"failed {error.occurrences:,} times: {error.method} {error.name}: {error.error}", markup=False)
@@ -76,7 +76,7 @@ def tell(console: Console, verdict: Verdict, runner: Runner) -> None:
 
 
 def _table(verdict: Verdict, stats: RequestStats) -> Table:
-    """Every kind of request with its latencies, then what became of the views."""
+    """Make a table: every kind of request with its latencies, then what happened to the views."""
     table = Table(title="Load test")
     table.add_column("")
     for heading in ("count", "failures", "p50 ms", "p95 ms", "p99 ms"):
@@ -99,7 +99,7 @@ def _table(verdict: Verdict, stats: RequestStats) -> Table:
 
 
 def last_line(verdict: Verdict, stats: RequestStats) -> str:
-    """For scripts; the latencies are those of `POST /api/views`, batches included."""
+    """Return the last line, for scripts. Its latencies are those of `POST /api/views`, including batches."""
     posts = StatsEntry(stats, "every POST", "POST")
     for entry in stats.entries.values():
         if entry.method == "POST":

@@ -1,4 +1,4 @@
-"""What was sent, what was accepted, and the verdict: was all of it stored, and counted once?"""
+"""Records what was sent and accepted, and gives the verdict: was everything stored, and counted once?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ View = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What the history says of some ids: which are not stored, and what the playbacks of the others have counted."""
+    """What the history says about some ids: which are not stored, and how many the playbacks of the others have
+    counted.
+    """
 
     ids: tuple[str, ...]
     missing: frozenset[str]
@@ -27,14 +29,14 @@ class Receipt:
 class Tally:
     """Every event of a run, by playback.
 
-    An event that was sent and not (yet) answered with 202 is in doubt: its answer may have been lost on the way, so it
-    may be stored as well. That is no fault, but it counts in its playback, so that whoever compares has to know it.
+    An event without a 202 (yet) is in doubt: its answer may have been lost, so it may be stored all the same. That is
+    no fault. But its playback counts it, so the comparison must know about it.
     """
 
     def __init__(self) -> None:
         self._playbacks: dict[str, set[str]] = {}
         self._accepted: set[str] = set()
-        self._unseen: dict[str, None] = {}  # a set that keeps its order: the oldest first
+        self._unseen: dict[str, None] = {}  # a set that keeps its order: the oldest come first
 
     @property
     def sent(self) -> int:
@@ -50,23 +52,27 @@ class Tally:
         return len(self._accepted) - len(self._unseen)
 
     def sending(self, views: Iterable[View]) -> None:
-        """Call it before they leave: nobody knows where a request that broke off has got to."""
+        """Record views. Call it before they are sent, because a request that fails may have arrived."""
         for view in views:
             self._playbacks.setdefault(view["playback_id"], set()).add(view["event_id"])
 
     def accept(self, ids: Iterable[str]) -> None:
-        """These were answered with 202. Again is harmless: a client that saw no answer sends again."""
+        """Record ids that were answered with 202. Repeating it does no harm: a client that saw no
+        answer sends again.
+        """
         for event_id in ids:
             if event_id not in self._accepted:
                 self._accepted.add(event_id)
                 self._unseen[event_id] = None
 
     def unseen(self, most: int) -> list[str]:
-        """Accepted events not known to be stored, the longest not asked for first."""
+        """Return accepted events that are not known to be stored. Those that were not asked for the longest time come
+        first.
+        """
         return list(islice(self._unseen, most))
 
     def asked(self, receipt: Receipt) -> None:
-        """Take note of what is stored; what is not goes to the end of the line."""
+        """Record what is stored. Events that are not stored go to the end of the list."""
         for event_id in receipt.ids:
             if event_id in self._unseen:
                 del self._unseen[event_id]
@@ -74,7 +80,9 @@ class Tally:
                     self._unseen[event_id] = None
 
     def slices(self, size: int) -> Iterator[tuple[str, ...]]:
-        """Every id ever sent, about `size` at a time. A playback is never cut: what it counted is one number."""
+        """Yield every id ever sent, about `size` at a time. A playback is never split, because its
+        count is one number.
+        """
         ids: list[str] = []
         for playback in self._playbacks.values():
             if ids and len(ids) + len(playback) > size:
@@ -107,19 +115,19 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How a run ended, in events."""
+    """The result of a run, in events."""
 
     accepted: int
     stored: int  #: of the accepted ones
     lost: int  #: accepted and not stored
     duplicated: int  #: counted more than once in their playbacks
     uncounted: int  #: stored and not counted in their playbacks
-    in_doubt: int  #: sent, never accepted: the client gave up, or the run ended
+    in_doubt: int  #: sent, but never accepted: the client gave up, or the run ended
     in_doubt_stored: int
 
     @property
     def faults(self) -> list[str]:
-        """What is wrong, a sentence each; empty when the promise was kept."""
+        """Return what is wrong, one sentence each. Empty if nothing is."""
         found = {
             "No event was accepted.": self.accepted == 0,
             f"{self.lost:,} accepted events are not stored.": self.lost,

@@ -1,4 +1,4 @@
-"""Where the load goes, and with which token. It stays on this machine unless somebody insists."""
+"""Finds the target of the load, and a token for it. The target is on this machine, unless ALLOW_REMOTE is set."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from urllib.parse import urlsplit
 import click
 import urllib3
 
-from flixtrail.local.errors import NotRunning
-from flixtrail.local.state import State
+from local.errors import NotRunning
+from local.state import State
 from proof.load.receipts import HttpOffice, NoReceipt, TokenRefused
-from streaming_app.auth import Tokens
-from view_events.settings import DEVELOPMENT_SECRET
+from service.settings import DEVELOPMENT_SECRET
+from streaming_app.access.auth import Tokens
 
 DEFAULT_URL = "http://127.0.0.1:8000"
-#: SECRET_KEY of docker-compose.yml where nobody has set one.
+#: The default SECRET_KEY of docker-compose.yml.
 COMPOSE_SECRET = "change-me-secret-key"  # noqa: S105 (it stands in docker-compose.yml)
 TIMEOUT_S = 5.0
 
 
 class NoTarget(click.ClickException):
-    """The load cannot start: names the address and says what to do. Ends the program with status 1."""
+    """The load cannot start. The message names the address and says what to do. Ends the program with status 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A streaming app that answers, and an ingest token that it takes."""
+    """A streaming app that answers, and an ingest token that it accepts."""
 
     url: str
     ingest_token: str
@@ -43,9 +43,9 @@ class Target:
 
 
 def find(environ: Mapping[str, str]) -> Target:
-    """The target that the environment names: HOST, STATE, INGEST_TOKEN, SECRET_KEY, ALLOW_REMOTE.
+    """Find the target that the environment names: HOST, STATE, INGEST_TOKEN, SECRET_KEY, ALLOW_REMOTE.
 
-    Raises NoTarget where nothing answers, where it is another machine, or where no token is taken.
+    Raises NoTarget if nothing answers, if it is another machine, or if no token is accepted.
     """
     demo = _demo(Path(environ.get("STATE") or "var"))
     url = _url(environ.get("HOST") or demo.get("web", {}).get("url") or DEFAULT_URL)
@@ -60,7 +60,7 @@ def find(environ: Mapping[str, str]) -> Target:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether every address of its host is this machine's own."""
+    """Return whether every address of its host is an address of this machine."""
     try:
         found = socket.getaddrinfo(urlsplit(url).hostname, None)
     except OSError:
@@ -77,7 +77,7 @@ def _url(host: str) -> str:
 
 
 def _demo(state: Path) -> dict[str, Any]:
-    """The addresses and keys of the running demo; {} where none runs."""
+    """Return the addresses and keys of the running demo; {} if none runs."""
     try:
         return State(state).read()
     except NotRunning:
@@ -97,7 +97,7 @@ def _ready(url: str) -> None:
 
 
 def _ingest_tokens(environ: Mapping[str, str], demo_key: str | None, *, local: bool) -> Iterator[str]:
-    """Tokens to try, the most particular first. What is only good for this machine never leaves it."""
+    """Yield tokens to try, the most specific first. Tokens that are only for this machine are never sent to another."""
     if token := environ.get("INGEST_TOKEN"):
         yield token
         return
@@ -109,7 +109,7 @@ def _ingest_tokens(environ: Mapping[str, str], demo_key: str | None, *, local: b
 
 
 def _dotenv(name: str) -> str | None:
-    """A value in the file .env, from which compose takes its variables."""
+    """Read a value from the file .env, which compose uses for its variables."""
     try:
         lines = Path(".env").read_text().splitlines()
     except OSError:
@@ -119,7 +119,7 @@ def _dotenv(name: str) -> str | None:
 
 
 def _accepted(url: str, tokens: Iterator[str]) -> str:
-    """The first token that the app takes for an ingest token."""
+    """Return the first token that the app accepts as an ingest token."""
     refusal = "there is none"
     for token in tokens:
         try:
@@ -128,7 +128,7 @@ def _accepted(url: str, tokens: Iterator[str]) -> str:
             refusal = str(reason)
             continue
         except NoReceipt:
-            pass  # the history is away: views can be recorded without it, and it may be back when it is asked
+            pass  # the history is away: recording works without it, and it may be back later
         return token
     raise NoTarget(
         f"No ingest token for {url}: {refusal}. "

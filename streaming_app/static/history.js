@@ -1,7 +1,9 @@
-/** Shows the viewer's history, newest first, a page at a time. */
+/** Shows the viewer's history, newest first, one page at a time. */
 
 import { HistoryAway, readHistory, withLatestViews } from "./history_api.js";
-import { clock, fromTemplate, trail, watchUrl } from "./show.js";
+import "./notices.js";
+import { updated } from "./places.js";
+import { clock, fromTemplate, isFinished, trail, watchUrl } from "./show.js";
 
 const PAGE = 25;
 const AWAY = "History is away just now; views are still being recorded.";
@@ -10,7 +12,7 @@ const days = document.getElementById("days");
 const more = document.getElementById("more");
 const state = document.getElementById("state");
 
-/** What /api/videos says of each video, by id; empty until it has answered. */
+/** The videos of /api/videos, by id. Empty until it has answered. */
 let videos = new Map();
 let cursor = null;
 /** The first page as it is shown, to see whether it has changed. */
@@ -18,7 +20,7 @@ let first = "";
 let pages = 0;
 let retry = null;
 
-/** Show the newest entries. Once more have been loaded nothing is replaced any longer: somebody is reading. */
+/** Show the newest entries. After "more" was pressed, nothing is replaced any more, because the viewer is reading. */
 async function refresh() {
   if (pages > 1) return;
   await attempt(refresh, async () => {
@@ -38,13 +40,13 @@ async function loadMore() {
     const page = await readHistory({ limit: PAGE, cursor });
     pages += 1;
     const firstNew = append(page);
-    // The button may be gone: the keyboard goes on at the first new entry.
+    // The button may be gone, so the focus moves to the first new entry.
     firstNew?.querySelector("a")?.focus({ preventScroll: true });
   });
   more.disabled = false;
 }
 
-/** Do it; while the history is away say so, and do it again when it asks to. */
+/** Run an action. If the history is away, show that and offer to try again. */
 async function attempt(again, action) {
   clearTimeout(retry);
   try {
@@ -57,9 +59,9 @@ async function attempt(again, action) {
   }
 }
 
-/** Add a page below what is shown; returns its first entry. */
+/** Add a page below the entries that are shown. Returns its first entry. */
 function append(page) {
-  const added = page.items.filter((item) => !document.getElementById(entryId(item))).map(addEntry);
+  const added = page.items.filter((item) => !document.getElementById(entryId(item))).map((item) => addEntry(updated(item)));
   cursor = page.next_cursor;
   more.hidden = cursor === null;
   return added[0];
@@ -84,7 +86,7 @@ function filled(item) {
   entry.querySelector(".mark").replaceChildren(mark(item, video));
   if (playable(video)) entry.querySelector("img").src = video.poster_url;
   else entry.querySelector("img").remove();
-  trail(entry.querySelector("progress"), item.finished ? Infinity : item.position_s, video?.duration_s);
+  trail(entry.querySelector("progress"), isFinished(item, video?.duration_s) ? Infinity : item.position_s, video?.duration_s);
   return entry;
 }
 
@@ -96,9 +98,9 @@ function howFar(item, durationS) {
   return durationS ? `${clock(item.position_s)} of ${clock(durationS)}` : `at ${clock(item.position_s)}`;
 }
 
-/** "Finished", or a way to go on. */
+/** Make the text "Finished", or a link to continue. */
 function mark(item, video) {
-  if (item.finished) return badge("Finished", true);
+  if (isFinished(item, video?.duration_s)) return badge("Finished", true);
   if (!playable(video)) return badge("No longer in the library", false);
   const onward = link("Continue", watchUrl(item.video_id, item.position_s));
   onward.className = "button";
@@ -124,7 +126,7 @@ function entryId(item) {
   return `playback-${item.playback_id}`;
 }
 
-/** The list of a day's entries, made below the others when it is the first of its day. */
+/** Return the list of a day's entries. Makes it if this is the day's first entry. */
 function dayList(date) {
   const name = dayName(date);
   const last = days.lastElementChild;
@@ -147,7 +149,7 @@ function midnight(date) {
   return new Date(date.getFullYear(), date.getMonth(), date.getDate());
 }
 
-/** Lengths and posters come from the library; without them the entries are plainer, and still right. */
+/** Load lengths and posters from the library. Without them, entries show less but are still right. */
 async function loadVideos() {
   const answer = await fetch("/api/videos").catch(() => null);
   const library = answer?.ok ? await answer.json() : { videos: [] };

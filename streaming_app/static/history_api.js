@@ -1,8 +1,9 @@
-/** Asks for the viewer's history, which may be away: nothing on a page waits for it. */
+/** Requests the viewer's history. It may be away, so nothing on a page waits for it. */
 
 import { flush } from "./outbox.js";
+import { better, placeOf } from "./places.js";
 
-/** When to look again after views were sent: the worker writes them within moments, a busy one within seconds. */
+/** When to ask again after views were sent. A worker writes them within moments, a busy one within seconds. */
 const LOOK_AGAIN_MS = [400, 1_600, 4_000];
 const RETRY_AFTER_S = 5;
 
@@ -14,25 +15,26 @@ export class HistoryAway extends Error {
   }
 }
 
-/** `{items, next_cursor}`, newest first. Parameters: limit, cursor, video_id. Throws HistoryAway. */
+/** Request `{items, next_cursor}`, newest first. Parameters: limit, cursor, video_id. Throws HistoryAway. */
 export async function readHistory(parameters) {
   const answer = await fetch(`/api/history?${new URLSearchParams(parameters)}`).catch(() => null);
   if (answer?.ok) return answer.json();
+  await answer?.arrayBuffer().catch(() => null); // an unread body would keep the request open
   throw new HistoryAway(Number(answer?.headers.get("Retry-After")));
 }
 
-/** The viewer's last playback of a video before this one, or null; null too when the history is away. */
+/**
+ * Return the viewer's newest playback of a video before this one, or null. This browser may know a newer one than the
+ * history. If the history is away, only what this browser knows is used.
+ */
 export async function lastPlayback(videoId, thisPlaybackId) {
-  try {
-    // Two: somebody who presses play at once is in the history before it answers.
-    const { items } = await readHistory({ video_id: videoId, limit: 2 });
-    return items.find((item) => item.playback_id !== thisPlaybackId) ?? null;
-  } catch {
-    return null;
-  }
+  const place = placeOf(videoId); // read now, because what is played next will replace it
+  // Two, because this page's own playback may be in the history already.
+  const { items } = await readHistory({ video_id: videoId, limit: 2 }).catch(() => ({ items: [] }));
+  return better(place, items.find((item) => item.playback_id !== thisPlaybackId));
 }
 
-/** Call `refresh` now. If views that an earlier page left were sent just now, call it again until they may be seen. */
+/** Call `refresh` now. If an earlier page left views that were just sent, call it again when they may be stored. */
 export async function withLatestViews(refresh) {
   const sent = flush();
   await refresh();

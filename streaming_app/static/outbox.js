@@ -1,60 +1,93 @@
 /**
- * Keeps view events until the server has said that it accepted them.
+ * Keeps view events until the server has accepted them.
  *
- * Every event is stored before it is sent, and forgotten only on a 202: a closed tab, a crash or a server that is away
- * loses nothing. Each lies under a key of its own, so that tabs share the store without overwriting each other. Two tabs
- * may send the same event: harmless, its id makes it count once.
+ * Every event is stored before it is sent, and deleted only after a 202. So a closed tab, a crash or an outage of the
+ * server loses nothing. Events that the server refuses for good are set aside with the reason, until the viewer has
+ * seen it. Each event has its own key, so tabs can share the store without overwriting each other's events. If two tabs
+ * send the same event, it counts once, because of its id.
  */
 
 import { now } from "./clock.js";
+import { postViews, sendBeacon, whyRefused } from "./server.js";
+import { get, getJson, inMemory, keysAfter, put, remove } from "./store.js";
 
-const VIEWS_URL = "/api/views";
 const PREFIX = "flixtrail.view.";
-/** Events kept at the most, the oldest go first: 14 hours of playing, about 1.5 MB of the 5 MB that a site may store. */
-const MAX_KEPT = 5_000;
-/** Events in one request: the server takes no more. */
-const MAX_BATCH = 1_000;
-/** Browsers let 64 KiB outlive a page, all requests together. */
+/** Key prefix of an event that was refused for good. Its value is `{reason, text}`. */
+const REFUSED = "flixtrail.refused.";
+/** Events in one request. The server accepts no more from a browser. */
+const MAX_BATCH = 100;
+/** Browsers let requests outlive a page up to 64 KiB in all. */
 const MAX_OUTLIVING_BYTES = 48_000;
-/** How long an answer may take. The server gives one within a quarter of a second; a dead network never does. */
-const TIMEOUT_MS = 15_000;
 const FIRST_PAUSE_MS = 1_000;
-/** The longest pause without a wish of the server's: somebody is watching, and the page may be closed any time. */
+/** The longest pause if the server names none. The viewer may close the page at any time, so it is short. */
 const LONGEST_PAUSE_MS = 60_000;
-/** A Retry-After beyond an hour is taken for a mistake. */
+/** A Retry-After of more than an hour is treated as a mistake. */
 const LONGEST_RETRY_AFTER_MS = 3_600_000;
+/** After this many failures with 500, one of the batch's events may be the cause. */
+const FAILURES_BEFORE_SUSPICION = 3;
+const DAMAGED = "What was kept of it is damaged";
 
-/** Tells "away" when an attempt failed and "back" when one worked again. */
+/**
+ * Fires "change" when one of these may have changed: `state`, `refused()` or `unsaved()`.
+ *
+ * `state.away`: views wait to be sent again. `state.reason`: why the server accepts no views from this page, or "".
+ */
 export const news = new EventTarget();
-
-/** Where localStorage is refused or full: event id to JSON. Lives as long as the page. */
-const memory = new Map();
+export const state = { away: false, reason: "" };
 
 let running = null;
 let pause = null;
 let failures = 0;
-let refused = false;
 let batchSize = MAX_BATCH;
+/** The most events per request that the server accepts, as far as known: it has refused more. */
+let largest = MAX_BATCH;
 let lastBeacon = null;
+/**
+ * Event id -> reason, for events that were refused when sent alone. If the server then accepts another event, the event
+ * itself was the cause.
+ */
+const suspects = new Map();
 
-/** Store an event. It is sent by the next `flush` or `beacon`, or by another page. */
+/** Store an event. The next `flush` or `beacon` sends it, or another page does. */
 export function keep(event) {
   const text = JSON.stringify(event);
-  try {
-    localStorage.setItem(PREFIX + event.event_id, text);
-  } catch {
-    memory.set(event.event_id, text);
+  if (put(PREFIX + event.event_id, text)) return;
+  compact();
+  if (!put(PREFIX + event.event_id, text)) tell();
+}
+
+/**
+ * The number of views that are lost if the page is closed before they are sent: the browser's store is full or refused.
+ */
+export function unsaved() {
+  return inMemory(PREFIX) + inMemory(REFUSED);
+}
+
+/** Return the views that were refused for good, and why: `{count, reasons}`. */
+export function refused() {
+  const ids = keysAfter(REFUSED);
+  return { count: ids.length, reasons: [...new Set(ids.map((id) => getJson(REFUSED + id)?.reason ?? DAMAGED))] };
+}
+
+/** Send the refused events again. */
+export function retryRefused() {
+  for (const id of keysAfter(REFUSED)) {
+    const text = getJson(REFUSED + id)?.text;
+    if (typeof text === "string") move(REFUSED + id, PREFIX + id, text);
   }
-  const ids = keptIds();
-  forget(ids.slice(0, Math.max(0, ids.length - MAX_KEPT)));
+  tell();
+  return flush();
 }
 
-/** The newest event of a video that is still kept, or undefined: the history may not know it yet. */
-export function newestOf(videoId) {
-  return read(keptIds()).findLast((event) => event.video_id === videoId);
+/** Delete the refused events. */
+export function forgetRefused() {
+  for (const id of keysAfter(REFUSED)) remove(REFUSED + id);
+  tell();
 }
 
-/** Send what is kept, oldest first. Resolves to the number of events accepted, once nothing is left or a pause is due. */
+/**
+ * Send the stored events, oldest first. Resolves to the number of accepted events when none is left or a pause begins.
+ */
 export function flush() {
   running ??= sendAll().finally(() => {
     running = null;
@@ -62,94 +95,117 @@ export function flush() {
   return running;
 }
 
+/** Find out whether the server would accept views from this page, and show it. */
+export async function check() {
+  const reason = await whyRefused();
+  if (reason === null) return;
+  state.reason = reason;
+  tell();
+}
+
 /**
- * Send the newest events in a way that outlives the page. The answer is never seen, so they stay in the store until a
- * `flush`, here or on the next page, has it confirmed.
+ * Send the newest events so that the request outlives the page. The page never sees the answer. So the events stay in
+ * the store until a `flush`, here or on the next page, has a 202 for them.
  */
 export function beacon() {
-  const ids = outliving(keptIds());
-  if (ids.length === 0 || ids.at(-1) === lastBeacon) return;
-  if (navigator.sendBeacon(VIEWS_URL, new Blob([body(ids)], { type: "application/json" }))) lastBeacon = ids.at(-1);
+  let events = readable(keptIds().slice(-MAX_BATCH));
+  while (body(events).length > MAX_OUTLIVING_BYTES) events = events.slice(Math.ceil(events.length / 2));
+  const newest = events.at(-1)?.event_id;
+  if (newest !== undefined && newest !== lastBeacon && sendBeacon(body(events))) lastBeacon = newest;
 }
 
 async function sendAll() {
   let accepted = 0;
-  while (pause === null && !refused) {
-    const ids = stillReadable(keptIds().slice(0, batchSize));
-    if (ids.length === 0) break;
-    accepted += settle(await post(ids), ids);
+  while (pause === null) {
+    const events = readable(keptIds().filter((id) => !suspects.has(id)).slice(0, batchSize));
+    if (events.length === 0) break;
+    const text = body(events);
+    accepted += settle(await postViews(text, { keepalive: text.length <= MAX_OUTLIVING_BYTES }), events);
   }
+  if (pause === null && suspects.size > 0) refuseAll([...suspects.values()][0]);
   return accepted;
 }
 
-/** The answer as {status, retryAfterMs, errors}; status 0 when there was none. */
-async function post(ids) {
-  const text = body(ids);
-  try {
-    const answer = await fetch(VIEWS_URL, {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: text,
-      keepalive: text.length <= MAX_OUTLIVING_BYTES,
-      redirect: "error", // what answers elsewhere (a hotel's log-in page) has accepted nothing
-      signal: AbortSignal.timeout(TIMEOUT_MS),
-    });
-    const errors = answer.status === 422 ? (await answer.json()).errors : [];
-    return { status: answer.status, retryAfterMs: retryAfterMs(answer), errors };
-  } catch {
-    return { status: 0, retryAfterMs: 0, errors: [] };
+/** Handle an answer. Returns the number of accepted events. */
+function settle(answer, events) {
+  const { status } = answer;
+  if (status === 202) {
+    // Only the events that the answer names. A program in between may answer 202, too, and has stored nothing.
+    const accepted = events.filter((event) => answer.ids.includes(event.event_id));
+    for (const event of accepted) remove(PREFIX + event.event_id);
+    if (accepted.length > 0) succeeded();
+    else later(answer.headers, { isOffline: false });
+    return accepted.length;
   }
-}
-
-/** Act on an answer. Returns the number of events accepted. */
-function settle(answer, ids) {
-  switch (answer.status) {
-    case 202:
-      forget(ids);
-      succeeded();
-      return ids.length;
-    case 422:
-      dropNamed(answer.errors, ids);
-      break;
-    case 400:
-    case 413:
-      halve(ids);
-      break;
-    case 403:
-    case 415:
-      refused = true; // asking again from this page would change nothing; the next page may be luckier
-      break;
-    default: // 401 (the next page brings a cookie), 429, 5xx, no answer at all
-      later(answer);
-  }
+  if (status === 422 && setAsideNamed(answer.errors, events)) return 0;
+  if (mayBeOfAnEvent(status)) suspect(answer, events);
+  else if (status === 401) refuseAll(reasonOf(answer));
+  else later(answer.headers, { isOffline: status === 0 });
   return 0;
 }
 
-function dropNamed(errors, ids) {
-  const named = new Set((errors ?? []).map((error) => ids[error.index]).filter(Boolean));
-  if (named.size > 0) forget([...named]);
-  else halve(ids);
+/** Set aside the events that the server names as refused for good, with its reasons. */
+function setAsideNamed(errors, events) {
+  const named = errors.filter((error) => events[error?.index] !== undefined);
+  for (const { index, message } of named) setAside(events[index].event_id, String(message));
+  if (named.length > 0) tell();
+  return named.length > 0;
 }
 
-/** Something among these cannot be taken, and nobody says what: smaller requests find it, and it alone is dropped. */
-function halve(ids) {
-  if (ids.length === 1) forget(ids);
-  else batchSize = Math.ceil(ids.length / 2);
+/** Whether one event may be the cause of this answer. Some 4xx never have that cause; 500 has it if it stays. */
+function mayBeOfAnEvent(status) {
+  if (status === 500) return failures >= FAILURES_BEFORE_SUSPICION;
+  return status >= 400 && status < 500 && ![401, 408, 425, 429].includes(status);
+}
+
+/**
+ * Find the cause if the server names no event. Smaller requests find the event. It is set aside when the server has
+ * accepted another event. If the server accepts none, an event is not the cause.
+ */
+function suspect(answer, events) {
+  if (events.length > 1) {
+    batchSize = Math.ceil(events.length / 2);
+    if (answer.status === 422) largest = batchSize; // the server named no event: there were too many
+    return;
+  }
+  suspects.set(events[0].event_id, reasonOf(answer));
+  if (suspects.size > 1) refuseAll(reasonOf(answer));
+}
+
+function reasonOf({ status, detail }) {
+  return detail || `The server refused them, with status ${status}.`;
 }
 
 function succeeded() {
-  batchSize = Math.min(batchSize * 2, MAX_BATCH);
-  if (failures > 0) news.dispatchEvent(new Event("back"));
+  for (const [id, reason] of suspects) setAside(id, reason);
+  suspects.clear();
+  batchSize = Math.min(batchSize * 2, largest);
   failures = 0;
+  Object.assign(state, { away: false, reason: "" });
+  tell();
 }
 
-function later(answer) {
+/**
+ * The server accepts no views from this page at the moment. Nothing is lost: this page asks again now and then, and so
+ * does the next page.
+ */
+function refuseAll(reason) {
+  suspects.clear();
+  state.reason = reason;
+  pauseFor(LONGEST_PAUSE_MS);
+}
+
+function later(headers, { isOffline }) {
   failures += 1;
+  state.away = true;
   const backoffMs = Math.min(FIRST_PAUSE_MS * 2 ** (failures - 1), LONGEST_PAUSE_MS);
-  // A little at random on top, so that everybody's pages do not come back in the same moment.
-  const pauseMs = Math.max(backoffMs, answer.retryAfterMs) * (1 + Math.random() / 4);
-  pause = { offline: answer.status === 0, timer: setTimeout(resume, pauseMs) };
-  news.dispatchEvent(new Event("away"));
+  pauseFor(Math.max(backoffMs, retryAfterMs(headers)), { isOffline });
+}
+
+function pauseFor(ms, { isOffline = false } = {}) {
+  // A random part, so that not all pages come back at the same moment.
+  pause = { isOffline, timer: setTimeout(resume, ms * (1 + Math.random() / 4)) };
+  tell();
 }
 
 function resume() {
@@ -158,81 +214,65 @@ function resume() {
   flush();
 }
 
-/** Retry-After in milliseconds: it is a number of seconds, or a date. 0 without one. */
-function retryAfterMs(answer) {
-  const value = answer.headers.get("Retry-After") ?? "";
+/** Return Retry-After in milliseconds, or 0. The header is a number of seconds or a date. */
+function retryAfterMs(headers) {
+  const value = headers.get("Retry-After") ?? "";
   const ms = /^\d+$/.test(value) ? Number(value) * 1000 : Date.parse(value) - now();
   return Math.min(Math.max(ms || 0, 0), LONGEST_RETRY_AFTER_MS);
 }
 
-/** The ids of the kept events, oldest first: they begin with their time. */
+/** The ids of the stored events, oldest first: an id begins with its time. */
 function keptIds() {
-  const stored = storedKeys().filter((key) => key.startsWith(PREFIX));
-  return [...stored.map((key) => key.slice(PREFIX.length)), ...memory.keys()].sort();
+  return keysAfter(PREFIX);
 }
 
-function storedKeys() {
-  try {
-    return Object.keys(localStorage);
-  } catch {
-    return [];
-  }
+/** Return the events with these ids. Leaves out events that another tab has deleted; sets damaged ones aside. */
+function readable(ids) {
+  const isThere = ids.filter((id) => get(PREFIX + id) !== null);
+  const damaged = isThere.filter((id) => getJson(PREFIX + id)?.event_id !== id);
+  for (const id of damaged) setAside(id, DAMAGED);
+  if (damaged.length > 0) tell();
+  return isThere.map((id) => getJson(PREFIX + id)).filter((event, n) => event?.event_id === isThere[n]);
 }
 
-function textOf(id) {
-  try {
-    return memory.get(id) ?? localStorage.getItem(PREFIX + id);
-  } catch {
-    return null;
-  }
+function setAside(id, reason) {
+  const text = get(PREFIX + id);
+  if (text !== null) move(PREFIX + id, REFUSED + id, JSON.stringify({ reason, text }));
 }
 
-/** The events with these ids. What another tab has forgotten meanwhile, or nobody can read, is left out. */
-function read(ids) {
-  return ids.map((id) => parsed(textOf(id))).filter((event) => event !== null);
+function move(from, to, text) {
+  const isSafe = put(to, text);
+  remove(from);
+  if (!isSafe) put(to, text); // a full store now has room for it
 }
 
-/** These ids, without those whose events cannot be read: they would stay for ever. */
-function stillReadable(ids) {
-  const lost = ids.filter((id) => parsed(textOf(id))?.event_id !== id);
-  forget(lost);
-  return ids.filter((id) => !lost.includes(id));
-}
-
-function parsed(text) {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return null;
-  }
-}
-
-function forget(ids) {
-  for (const id of ids) {
-    memory.delete(id);
-    try {
-      localStorage.removeItem(PREFIX + id);
-    } catch {
-      // refused: then it was in memory only
+/**
+ * Make room: delete progress reports that a later report of the same playback includes. Both say since when it played
+ * without a seek, and the later one continues the earlier one. So the history stays the same without the earlier one.
+ */
+function compact() {
+  const later = new Set();
+  for (const event of readable(keptIds()).reverse()) {
+    const stretch = `${event.playback_id} ${event.played_from_s}`;
+    if (event.kind === "progress" && event.played_from_s !== undefined && later.has(stretch)) {
+      remove(PREFIX + event.event_id);
     }
+    later.add(stretch);
   }
 }
 
-function body(ids) {
+function body(events) {
   const sentAt = new Date(now()).toISOString();
-  return JSON.stringify(read(ids).map((event) => ({ ...event, sent_at: sentAt })));
+  return JSON.stringify(events.map((event) => ({ ...event, sent_at: sentAt })));
 }
 
-/** The newest of these ids whose events fit into one request that outlives the page. */
-function outliving(ids) {
-  let fitting = stillReadable(ids.slice(-MAX_BATCH));
-  while (body(fitting).length > MAX_OUTLIVING_BYTES) fitting = fitting.slice(Math.ceil(fitting.length / 2));
-  return fitting;
+function tell() {
+  news.dispatchEvent(new Event("change"));
 }
 
-// The network came back: a pause that was only for its sake is over. One that the server asked for is not.
+// The network is back, so a pause because of the network ends. A pause that the server asked for does not.
 addEventListener("online", () => {
-  if (pause?.offline) resume();
+  if (pause?.isOffline) resume();
 });
 addEventListener("pageshow", (event) => {
   if (event.persisted) flush();

@@ -51,8 +51,18 @@ def position(page: Page) -> float:
 
 def kept(page: Page) -> list[dict[str, Any]]:
     """The events in the browser's store, oldest first."""
-    texts = page.evaluate("Object.keys(localStorage).sort().map((key) => localStorage.getItem(key))")
-    return [json.loads(text) for text in texts]
+    return [json.loads(text) for text in stored(page, "flixtrail.view.").values()]
+
+
+def refused(page: Page) -> list[str]:
+    """Why the server refused for good what the browser has set aside, oldest first."""
+    return [json.loads(text)["reason"] for text in stored(page, "flixtrail.refused.").values()]
+
+
+def stored(page: Page, prefix: str) -> dict[str, str]:
+    """What lies in the browser's store under keys with this prefix, in their order."""
+    found: dict[str, str] = page.evaluate("() => ({...localStorage})")
+    return {key: found[key] for key in sorted(found) if key.startswith(prefix)}
 
 
 def keep(page: Page, *events: dict[str, Any]) -> None:

@@ -18,17 +18,20 @@ from flask import Flask, Response, jsonify, request
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from streaming_app import create_app
-from streaming_app.outbox import Outbox
-from streaming_app.publisher import Publisher
+from streaming_app.recording.outbox import Outbox
+from streaming_app.recording.publisher import Publisher
 from streaming_app.settings import StreamingSettings
 from tests.fakes import RecordingLink
 from tests.waiting import until
 from view_events.event import ViewEvent
 
+#: Ten times the default: a test of a backlog need not wait long.
+VIEWER_EVENTS_PER_S = 100
+
 #: The events of a request as they were sent.
 Posted = list[dict[str, Any]]
-#: A status line and headers.
-Answer = tuple[str, dict[str, str]]
+#: A status line, headers, and perhaps a body.
+Answer = tuple[str, dict[str, str]] | tuple[str, dict[str, str], str]
 
 
 @dataclass
@@ -42,6 +45,7 @@ class Site:
     url: str = ""
     history_away: bool = False
     refuse: Callable[[Posted], Answer | None] = lambda _posted: None
+    on_the_way: Callable[[WSGIEnvironment], None] = lambda _environ: None  #: what a proxy does to a request
     posts: list[tuple[float, Posted]] = field(default_factory=list)  #: (monotonic time, events) of every request
 
     @property
@@ -79,7 +83,13 @@ def running_site(videos: Path | None, cache: Path) -> Iterator[Site]:
     """Serve the streaming app and its history API until the block ends."""
     site = Site(RecordingLink())
     with serving(_history_api(site)) as history_url:
-        app = create_app(StreamingSettings(videos=videos, cache=cache, history_api_url=history_url))
+        settings = StreamingSettings(
+            videos=videos,
+            cache=cache,
+            history_api_url=history_url,
+            viewer_events_per_s=VIEWER_EVENTS_PER_S,
+        )
+        app = create_app(settings)
         publisher = Publisher(site.link, Outbox(cache / "outbox", max_bytes=1024 * 1024))
         app.extensions["flixtrail"] = replace(app.extensions["flixtrail"], publisher=publisher)
         publisher.start()
@@ -115,12 +125,15 @@ def _gate(app: Flask, site: Site) -> WSGIApplication:
     """What stands between a browser and the app: it notes what is posted, and refuses when told to."""
 
     def gate(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        site.on_the_way(environ)
         if environ["PATH_INFO"] == "/api/views":
             posted = _posted(environ)
             site.posts.append((monotonic(), posted))
             if answer := site.refuse(posted):
-                start_response(answer[0], [*answer[1].items(), ("Content-Length", "0")])
-                return []
+                status, headers, *texts = answer
+                body = "".join(texts).encode()
+                start_response(status, [*headers.items(), ("Content-Length", str(len(body)))])
+                return [body]
         return app(environ, start_response)
 
     return gate

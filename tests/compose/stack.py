@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from typing import Any
 import urllib3
 
 from flixtrail.commands.secrets import SECRET
-from streaming_app.auth import Tokens
+from streaming_app.access.auth import Tokens
 from tests.client import Client
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +36,23 @@ PORTS = {
     "postgres": "POSTGRES_PORT",
     "history-api": "HISTORY_API_PORT",
 }
+
+
+#: What the image and the containers of docker-compose.dev.yml are made from.
+SOURCES = (
+    *("celeryconfig.py", "view_events", "service", "safe_consumer", "history_worker", "streaming_app", "local"),
+    *("flixtrail", "deploy"),
+)
+
+
+def copy_of_sources(folder: Path) -> None:
+    """Copy everything into a folder that a stack needs to be built and run there."""
+    files = ("requirements", "docker-compose.yml", "docker-compose.dev.yml", "Dockerfile", ".dockerignore")
+    for name in (*SOURCES, *files):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(ROOT / name, folder / name)
 
 
 def missing() -> str | None:
@@ -116,7 +134,20 @@ class Stack:
         return self.run("run", "--rm", "--no-deps", "-T", "flixtrail", *arguments, data=data)
 
     def up(self, *services: str) -> None:
-        self.compose("up", "--build", "--detach", "--wait", *services, timeout_s=BUILD_TIMEOUT_S)
+        done = self.run("up", "--build", "--detach", "--wait", *services, timeout_s=BUILD_TIMEOUT_S)
+        assert done.status == 0, f"docker compose up: {done.err[-1500:]}\n{self.complaints()}"
+
+    def complaints(self) -> str:
+        """What the health checks of the services that are not healthy answered last, and the end of their logs."""
+        told = []
+        for container in self.compose("ps", "--all", "--quiet").split():
+            about = self.inspect(container)
+            health = about["State"].get("Health", {})
+            if health.get("Status", "healthy") != "healthy":
+                answers = [check["Output"].strip() for check in health["Log"][-3:]]
+                said = self.run("logs", "--tail", "40", about["Config"]["Labels"]["com.docker.compose.service"]).out
+                told += [f"{about['Name']}: {health['Status']}, {about['State']}", *answers, said]
+        return "\n".join(told)
 
     def scale(self, **replicas: int) -> None:
         """So many of a service, ready, whatever has become of those that were there: `scale(history_worker=4)`."""

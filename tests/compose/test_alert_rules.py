@@ -11,7 +11,7 @@ import pytest
 from tests.compose.stack import missing
 
 PROMETHEUS = Path(__file__).parents[2] / "deploy" / "prometheus"
-IMAGE = os.environ.get("PROMETHEUS_IMAGE", "prom/prometheus:latest")
+IMAGE = os.environ.get("PROMETHEUS_IMAGE", "prom/prometheus:v3.5.3")
 
 pytestmark = pytest.mark.compose
 

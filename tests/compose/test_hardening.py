@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flixtrail.commands.secrets import SECRET
-from tests.compose.stack import ROOT, Stack
+from tests.compose.stack import ROOT, SOURCES, Stack, copy_of_sources
 
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(300)]
 
@@ -53,15 +53,31 @@ def test_there_is_no_compiler_in_the_image_and_no_secret(stack: Stack) -> None:
     assert stack.run("exec", "-T", "streaming-app", "ls", ".env", "tests", "deploy/rabbitmq").out == ""
 
 
+def test_sources_that_only_their_owner_may_read_make_an_image_that_works(tmp_path: Path, engine: None) -> None:  # noqa: ARG001 (skips)
+    """As a clone has them that was made with the umask 077."""
+    copy_of_sources(tmp_path)
+    for name in SOURCES:
+        for path in [tmp_path / name, *(tmp_path / name).rglob("*")]:
+            path.chmod(path.stat().st_mode & 0o700)
+    private = Stack(tmp_path)
+    try:
+        private.compose("build", "migrate")
+        starts = "import celeryconfig, streaming_app.rsgi, history_worker.store.writer"
+        run = ["docker", "run", "--rm", private.env["FLIXTRAIL_IMAGE"], "python", "-c", starts]
+        subprocess.run(run, check=True, timeout=60)
+    finally:
+        private.down()
+
+
 @pytest.mark.parametrize(
     ("service", "secret"),
     [
         ("streaming-app", "SECRET_KEY"),
-        ("history-worker", "DATABASE_URL"),
+        ("history-worker", "DATABASE_PASSWORD"),
         ("history-api", "HISTORY_API_TOKEN"),
         ("roles", "POSTGRES_PASSWORD"),
-        ("migrate", "DATABASE_URL"),
-        ("flower", "FLOWER_BASIC_AUTH"),
+        ("migrate", "DATABASE_PASSWORD"),
+        ("flower", "FLOWER_PASSWORD"),
         ("rabbitmq", "RABBITMQ_PASSWORD"),
     ],
 )

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from lessons import book
+from lessons.harness import book
 
 pytestmark = pytest.mark.compose
 
 ROOT = Path(__file__).parents[2]
-IMAGE = "rabbitmq:4.3-management"
+IMAGE = "rabbitmq:4.3.6-management"
 LIMIT_S = 300
 
 

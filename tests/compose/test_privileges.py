@@ -98,7 +98,8 @@ def test_the_monitor_may_read_the_management_pages_and_change_nothing(stack: Sta
 def test_a_service_is_its_own_role_in_the_database(stack: Stack, service: str, role: str, refused: str) -> None:
     script = (
         "import os, psycopg\n"
-        "connection = psycopg.connect(os.environ['DATABASE_URL'], autocommit=True)\n"
+        "password = os.environ['DATABASE_PASSWORD']\n"
+        "connection = psycopg.connect(os.environ['DATABASE_URL'], password=password, autocommit=True)\n"
         "print(connection.execute('SELECT current_user').fetchone()[0])\n"
         f"try: connection.execute({refused!r})\n"
         "except psycopg.errors.InsufficientPrivilege: print('refused')\n"
@@ -147,7 +148,7 @@ def test_dead_letters_are_looked_at_and_dropped_with_the_operators_user(stack: S
     stack.flixtrail("dead", "drop", "--all", "--yes")  # what was tried above with the streaming app's user
     poison = (
         "from kombu import Connection; import os\n"
-        "with Connection(os.environ['AMQP_URL']) as c:\n"
+        "with Connection(os.environ['AMQP_URL'], password=os.environ['AMQP_PASSWORD']) as c:\n"
         "    c.Producer().publish('poison', exchange='', routing_key='history', content_type='application/json',\n"
         "                         content_encoding='utf-8', serializer=None)\n"
     )

@@ -17,34 +17,34 @@ pytestmark = [pytest.mark.compose, pytest.mark.timeout(420)]
 
 
 @pytest.fixture(scope="module")
-def before(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The image of the commit before this one."""
+def before(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The same stack as the commit before this one describes it, or the one that UPGRADE_FROM names; its image."""
     folder = tmp_path_factory.mktemp("before")
     try:
-        archive = subprocess.run(["git", "archive", "HEAD~1"], cwd=ROOT, check=True, capture_output=True).stdout
+        commit = os.environ.get("UPGRADE_FROM", "HEAD~1")
+        archive = subprocess.run(["git", "archive", commit], cwd=ROOT, check=True, capture_output=True).stdout
     except (subprocess.CalledProcessError, FileNotFoundError):
         if os.environ.get("REQUIRE_ALL") == "1":
             pytest.fail("there is no commit before this one here (a shallow clone?)")
         pytest.skip("there is no commit before this one here")
     subprocess.run(["tar", "-x", "-C", str(folder)], input=archive, check=True)
-    name = f"{stack.project}-before:latest"
-    Stack(folder, FLIXTRAIL_IMAGE=name).compose("build", timeout_s=600)
-    yield name
-    subprocess.run(["docker", "image", "rm", "--force", name], check=False, capture_output=True, timeout=60)
+    old = Stack(folder)
+    old.env.update(stack.env, FLIXTRAIL_IMAGE=f"{stack.project}-before:latest")
+    old.compose("build", timeout_s=600)
+    yield old
+    remove = ["docker", "image", "rm", "--force", old.env["FLIXTRAIL_IMAGE"]]
+    subprocess.run(remove, check=False, capture_output=True, timeout=60)
 
 
 def images(stack: Stack, service: str) -> set[str]:
     return {stack.inspect(container)["Config"]["Image"] for container in stack.containers(service)}
 
 
-def test_old_and_new_work_side_by_side_and_the_old_go_without_a_lost_view(stack: Stack, before: str) -> None:
-    new = stack.env["FLIXTRAIL_IMAGE"]
+def test_old_and_new_work_side_by_side_and_the_old_go_without_a_lost_view(stack: Stack, before: Stack) -> None:
+    old, new = before.env["FLIXTRAIL_IMAGE"], stack.env["FLIXTRAIL_IMAGE"]
     known = set(stored(stack))
-    old = {"FLIXTRAIL_IMAGE": before}
-    stack.compose(
-        "up", "--detach", "--wait", "--no-deps", "history-worker", "streaming-app", "history-api", settings=old
-    )
-    assert images(stack, "history-worker") == images(stack, "streaming-app") == {before}
+    before.compose("up", "--detach", "--wait", "--no-deps", "history-worker", "streaming-app", "history-api")
+    assert images(stack, "history-worker") == images(stack, "streaming-app") == {old}
 
     with Load(stack.ingest) as load:
         # The database first: what it brings, the old ones bear.
@@ -52,7 +52,7 @@ def test_old_and_new_work_side_by_side_and_the_old_go_without_a_lost_view(stack:
         for service in ("history-worker", "streaming-app"):
             left = stack.containers(service)
             stack.scale(**{service.replace("-", "_"): 2 * len(left)})
-            assert images(stack, service) == {before, new}
+            assert images(stack, service) == {old, new}
             accepted = len(load.accepted)
             until(lambda n=accepted: len(load.accepted) > n + 300, 60, what="views while both work")  # type: ignore[misc]
             subprocess.run(["docker", "stop", *left], check=True, capture_output=True, timeout=120)

@@ -14,7 +14,7 @@ from tests.compose.test_monitoring import shown
 pytestmark = [pytest.mark.compose, pytest.mark.timeout(420)]
 
 
-@pytest.fixture(scope="module", params=["rabbitmq:4.0-management"])
+@pytest.fixture(scope="module", params=["rabbitmq:4.0.5-management"])
 def older(request: pytest.FixtureRequest, stack: Stack) -> Iterator[Stack]:
     """A second stack, of the image that the first one has built."""
     older = Stack(RABBITMQ_IMAGE=request.param, FLIXTRAIL_IMAGE=stack.env["FLIXTRAIL_IMAGE"])

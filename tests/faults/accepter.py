@@ -12,11 +12,11 @@ from pathlib import Path
 import msgspec
 from celery import Celery
 
-from streaming_app.broker import BrokerLink
-from streaming_app.outbox import Outbox
-from streaming_app.publisher import Publisher
+from service.logs import LogSettings, configure
+from streaming_app.recording.broker import BrokerLink
+from streaming_app.recording.outbox import Outbox
+from streaming_app.recording.publisher import Publisher
 from view_events.event import ViewEvent
-from view_events.logs import LogSettings, configure
 
 BYTES = 1024 * 1024
 

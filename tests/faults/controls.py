@@ -30,18 +30,18 @@ from kombu.message import Message
 from kombu.transport.base import StdChannel
 from sqlalchemy import make_url
 
-from flixtrail.local.queue import queue_of
-from history_worker.database import connect
-from history_worker.migrations.__main__ import upgrade
-from history_worker.writer import ERASURE_LOCK, write
+from history_worker.store.migrations.__main__ import upgrade
+from history_worker.store.writer import ERASURE_LOCK, write
+from local.queue import queue_of
 from proof.chaos.guests import Guest, as_sent
 from proof.chaos.invariants import Violation, check
 from proof.chaos.ledger import ACCEPTED, CONFIRMED, Attempt, Event, Ledger, Letter
 from proof.chaos.proxy import ProxyProcess
 from proof.chaos.queues import Queues
-from streaming_app.broker import BrokerLink
-from streaming_app.outbox import Outbox
-from streaming_app.publisher import Publisher
+from service.database import connect
+from streaming_app.recording.broker import BrokerLink
+from streaming_app.recording.outbox import Outbox
+from streaming_app.recording.publisher import Publisher
 from tests.conftest import Demo
 from tests.demo import ROOT, environment, free_port
 from tests.waiting import until

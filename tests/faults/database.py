@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import psycopg
 
-from flixtrail.local.supervisor import tree
+from local.supervisor import tree
 from tests.conftest import Demo
 from tests.waiting import until
 

@@ -15,7 +15,7 @@ import pytest
 import urllib3
 from kombu import Connection
 
-from flixtrail.local import counts
+from local import view_counts
 from tests.client import Client, a_view
 from tests.conftest import Demo
 from tests.faults.accepting import accepted, stored_once, streams_and_lives
@@ -78,7 +78,7 @@ def test_a_broker_that_is_out_of_memory_hangs_nobody(demo: Demo, client: Client,
 
 def test_while_the_broker_is_dead_no_request_waits_for_it(demo: Demo, client: Client, viewer_id: str) -> None:
     os.kill(demo.status()["broker"]["pid"], signal.SIGKILL)
-    until(lambda: not counts.connected_processes(demo.url), 5, what="the app to notice")
+    until(lambda: not view_counts.connected_processes(demo.url), 5, what="the app to notice")
     started = monotonic()
     ids = [accepted(client, a_view()) for _ in range(30)]
     assert monotonic() - started < 30 * 0.25

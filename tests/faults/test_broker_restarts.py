@@ -11,8 +11,8 @@ import pytest
 
 import celeryconfig
 from flixtrail.commands.workers import addresses
-from flixtrail.local import services
-from flixtrail.local.supervisor import tree
+from local import service_parts
+from local.supervisor import tree
 from tests.client import Client, a_view
 from tests.conftest import Demo
 from tests.demo import ROOT
@@ -23,9 +23,9 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.rabbitmq
 
-#: RabbitMQ itself needs about five of them to start.
-CONSUMING_AGAIN_S = 15
-PREFETCH = services.WORKER_PROCESSES * celeryconfig.worker_prefetch_multiplier
+#: Once the broker answers again.
+CONSUMING_AGAIN_S = 10
+PREFETCH = service_parts.WORKER_PROCESSES * celeryconfig.worker_prefetch_multiplier
 
 
 @pytest.fixture
@@ -47,6 +47,7 @@ def client(demo: Demo, viewer_id: str) -> Client:
 def all_consume(demo: Demo, timeout_s: float) -> None:
     expected = [PREFETCH] * len(demo.status()["workers"])
     broker = Management(demo)
+    until(lambda: broker.ask("/overview"), 60, what="the broker", every_s=0.1)
     until(lambda: broker.prefetches() == expected, timeout_s, what="every worker to consume", every_s=0.1)
 
 
@@ -63,7 +64,11 @@ def test_workers_consume_again_whenever_the_broker_is_back(demo: Demo, client: C
     all_consume(demo, CONSUMING_AGAIN_S)
     assert pids(demo) == workers
     # And one that is told to stop does not wait for the broker first.
-    supervisor, name, log = demo.running().supervisor, f"{services.WORKER}1", demo.state / "log" / "supervisord.log"
+    supervisor, name, log = (
+        demo.running().supervisor,
+        f"{service_parts.WORKER}1",
+        demo.state / "log" / "supervisord.log",
+    )
     noticed, before = logged(demo, "RabbitMQ is away"), len(log.read_text())
     kill_broker(demo)
     until(lambda: logged(demo, "RabbitMQ is away") >= noticed + len(workers), what="every worker to notice")
@@ -92,7 +97,7 @@ def test_a_worker_is_not_locked_out_by_its_own_old_connection(demo: Demo) -> Non
     """Its host lost its power, say: the broker still sees the old connection when the new process comes."""
     worker = demo.running().workers()[0]
     assert worker.pid
-    part = services.worker(demo.running().state, worker.name, addresses(demo.running()))
+    part = service_parts.worker(demo.running().state, worker.name, addresses(demo.running()))
     consumers = len(demo.status()["workers"])
     with frozen(worker.pid), (demo.state / "log" / "history-worker-again.log").open("wb") as log:
         again = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""PostgreSQL killed, refusing, frozen, read-only, not migrated: workers hold their messages, and write them later."""
+"""PostgreSQL killed, refusing, frozen, read-only, not migrated: workers keep their messages, and write them later."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from flixtrail.local import services
+from local import service_parts
 from tests.client import Client, a_view
 from tests.conftest import Demo
 from tests.faults import database
 from tests.faults.accepting import accepted, stored_once
+from tests.faults.broker import impatient
 from tests.faults.workers import Management, logged, pids, with_settings
 from tests.waiting import until
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.rabbitmq
 AWAY = "PostgreSQL is away; holding the message"
 CANNOT = "PostgreSQL cannot take it; holding the message"
 BACK = "PostgreSQL is back"
-GAVE_BACK = "gave back what was held"
+GAVE_BACK = "requeued what was held"
 #: Within which PostgreSQL's return must be noticed.
 NOTICED_S = 5
 #: More than there are processes: some are tried again and again, and some are held ahead.
@@ -70,7 +71,7 @@ def test_workers_hold_their_messages_while_postgresql_is_away(
     processes = sum(len(children) for _, children in workers)
     with fault(demo):
         ids += [accepted(client, a_view()) for _ in range(MESSAGES)]
-        # A frozen server answers neither yes nor no: a process itself has to lose its patience. (One that was killed
+        # A frozen server answers neither yes nor no: a process itself has to give up. (One that was killed
         # may be back before all have noticed.)
         noticing = 1 if fault is database.killed else processes
         until(lambda: logged(demo, AWAY) - away >= noticing, 13, what="the workers to notice")
@@ -101,7 +102,7 @@ def test_what_is_no_fault_of_the_messages_dead_letters_none(demo: Demo, client: 
 def test_a_worker_that_waits_for_postgresql_stops_when_it_is_told_to(
     demo: Demo, client: Client, viewer_id: str, fault: Fault
 ) -> None:
-    supervisor, name = demo.running().supervisor, f"{services.WORKER}1"
+    supervisor, name = demo.running().supervisor, f"{service_parts.WORKER}1"
     log = demo.state / "log" / "supervisord.log"
     before = len(log.read_text())
     with fault(demo):
@@ -138,3 +139,19 @@ def test_what_was_held_for_too_long_goes_back_until_postgresql_is_there(
         assert logged(demo, GAVE_BACK) - gave_back == len(workers)
     assert demo.redelivered() > redelivered
     stored_once(demo, viewer_id, ids)
+
+
+def test_a_worker_whose_channel_the_broker_closes_loses_nothing(demo: Demo, client: Client, viewer_id: str) -> None:
+    """RabbitMQ before 4.3 closes the channel (406) when a message is held for longer than its `consumer_timeout`."""
+    workers, dead = pids(demo), dead_letters(demo)
+    with impatient(demo, seconds=2):
+        demo.settled()
+        closed = logged(demo, "PRECONDITION_FAILED")
+        with database.refusing(demo):
+            ids = [accepted(client, a_view()) for _ in range(MESSAGES)]
+            until(lambda: logged(demo, "PRECONDITION_FAILED") > closed, 30, what="the broker to close a channel")
+        until(lambda: stored(demo, ids), 30, what="everything to be written")
+        assert pids(demo) == workers
+    demo.settled()
+    stored_once(demo, viewer_id, ids)
+    assert dead_letters(demo) == dead

@@ -22,10 +22,10 @@ import urllib3
 from kombu import Connection
 
 from flixtrail.commands.workers import addresses
-from flixtrail.local import services
-from history_worker.dead_letters import dead_letters
-from history_worker.moving import AWAY
-from history_worker.retention import GRACE
+from history_worker.store.retention import GRACE
+from local import service_parts
+from safe_consumer.dead_letter_queue import dead_letters
+from safe_consumer.republish import AWAY
 from tests.conftest import Demo
 from tests.demo import ROOT, environment, program
 from tests.fakes import an_event, ids
@@ -78,7 +78,7 @@ def restart_workers(demo: Demo, app: str) -> None:
     running = demo.running()
     before = demo.status()["workers"]
     for worker in before:
-        part = services.worker(running.state, worker["name"], addresses(running))
+        part = service_parts.worker(running.state, worker["name"], addresses(running))
         argv = tuple(app if argument == "history_worker.app" else argument for argument in part.argv)
         running.supervisor.add(replace(part, argv=argv, environment={**part.environment, "PYTHONPATH": str(ROOT)}))
     kill(demo)
@@ -170,7 +170,7 @@ def held_back(demo: Demo, event: ViewEvent) -> Iterator[Callable[[], None]]:
     """Whoever writes this event waits until the yielded function is called."""
     with psycopg.connect(demo.status()["database"]["url"]) as connection:
         connection.execute(
-            "INSERT INTO view_events SELECT %s, '', '', gen_random_uuid(), 'started', 0, NULL, now(), now()",
+            "INSERT INTO view_events SELECT %s, 'x', 'x', gen_random_uuid(), 'started', 0, NULL, now(), now()",
             [str(event.event_id)],
         )
         yield connection.rollback

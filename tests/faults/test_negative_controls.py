@@ -18,9 +18,9 @@ import pytest
 
 from proof.chaos.guests import Guests
 from proof.chaos.proxy import BACK, THERE
-from streaming_app import publisher
-from streaming_app.broker import BrokerLink
-from streaming_app.outbox import waiting_in
+from streaming_app.recording import publisher
+from streaming_app.recording.broker import BrokerLink
+from streaming_app.recording.outbox import waiting_in
 from tests.conftest import Demo
 from tests.demo import ROOT, environment
 from tests.faults.controls import Place, Places

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
 import pytest
 
-from streaming_app.auth import Tokens
-from streaming_app.outbox import waiting_in
+from streaming_app.access.auth import Tokens
+from streaming_app.recording.outbox import waiting_in
 from tests.client import Client, a_view
 from tests.conftest import Demo
 from tests.faults.accepting import accepted, stored_once, streams_and_lives
+from tests.faults.workers import Management
 from tests.waiting import until
 from tests.web import start, web_server
+from view_events.topology import VIEWS
 
 pytestmark = pytest.mark.rabbitmq
 
@@ -70,8 +76,51 @@ def test_a_full_outbox_refuses_with_all_that_is_needed_to_send_again(
     stored_once(rabbitmq_demo, viewer_id, ids + refused)
 
 
+@contextmanager
+def narrow_user(demo: Demo) -> Iterator[tuple[str, Callable[[str], None]]]:
+    """A user of the broker who may write some routing keys only: its URL, and what says which (a pattern)."""
+    broker = demo.status()["broker"]["url"]
+    name, management = f"narrow-{uuid4()}", Management(demo)
+    management.ask(f"/users/{name}", "PUT", {"password": "narrow", "tags": ""})
+    vhost = quote(urlsplit(broker).path[1:], safe="")
+    management.ask(f"/permissions/{vhost}/{name}", "PUT", {"configure": "", "write": ".*", "read": ".*"})
+
+    def let_through(pattern: str) -> None:
+        keys = {"exchange": VIEWS.name, "write": pattern, "read": ".*"}
+        management.ask(f"/topic-permissions/{vhost}/{name}", "PUT", keys)
+
+    yield broker.replace(urlsplit(broker).netloc.rpartition("@")[0], f"{name}:narrow"), let_through
+    management.ask(f"/users/{name}", "DELETE")
+
+
+def test_a_kind_that_the_broker_refuses_holds_up_no_other_and_is_sent_once_it_may_pass(
+    rabbitmq_demo: Demo, clips: Path, tmp_path: Path
+) -> None:
+    viewer_id = f"refused-{uuid4()}"
+    outbox = tmp_path / "outbox"
+    with narrow_user(rabbitmq_demo) as (url, let_through):
+        let_through(r"^view\.progress$")
+        settings = {"SECRET_KEY": SECRET, "AMQP_URL": url, "WEB_PROCESSES": "1"}
+        with web_server(tmp_path, clips, **settings) as web:
+            client = Client(web.url, Tokens(SECRET).viewer(viewer_id))
+            refused = [accepted(client, a_view(kind="finished")) for _ in range(3)]
+            others: list[str] = []
+
+            def sorted_out() -> bool:
+                others.append(accepted(client, a_view()))
+                return not waiting_in(outbox)
+
+            until(sorted_out, 30, what="the refused views to be put aside", every_s=0.1)
+            stored_once(rabbitmq_demo, viewer_id, others)
+            assert "the broker refuses a view for good" in web.log.read_text()
+        let_through(".*")
+        with web_server(tmp_path, clips, **settings):
+            until(lambda: not list(outbox.glob("*.sqlite")), 20, what="what was put aside to be sent")
+    stored_once(rabbitmq_demo, viewer_id, [*refused, *others])
+
+
 def test_an_outbox_folder_that_cannot_be_written_stops_the_start_with_its_name(clips: Path, tmp_path: Path) -> None:
     (tmp_path / "outbox").write_text("a file")
     web = start(tmp_path, clips)
     assert web.process.wait(20) == 2
-    assert "OUTBOX: cannot write to" in web.log.read_text()
+    assert re.search(r"OUTBOX: .* is a file, expected a folder", web.log.read_text())

@@ -49,17 +49,21 @@ def a_viewer(port: int) -> socket.socket:
 def test_paused_viewers_starve_neither_health_nor_recording(crowded: Demo) -> None:
     client = Client(crowded.url, crowded.token("alice"))
     client.record([a_view()])  # the first request of a process is slower, with or without viewers
+    ids: list[str] = []
 
-    health, posts, ids = [], [], []
-    for _ in range(100):
-        began = perf_counter()
-        assert client.get("/healthz").status == 200
-        health.append(perf_counter() - began)
-        began = perf_counter()
-        ids += client.record([a_view()])
-        posts.append(perf_counter() - began)
-    assert sorted(health)[98] < 0.1
-    assert sorted(posts)[98] < 0.3
+    def in_time() -> bool:
+        health, posts = [], []
+        for _ in range(100):
+            began = perf_counter()
+            assert client.get("/healthz").status == 200
+            health.append(perf_counter() - began)
+            began = perf_counter()
+            ids.extend(client.record([a_view()]))
+            posts.append(perf_counter() - began)
+        return sorted(health)[98] < 0.1 and sorted(posts)[98] < 0.3
+
+    # Another program may take the machine for a moment; viewers who starve others do so each time.
+    until(in_time, 20, what="a hundred requests in time")
     ingest = Client(crowded.url, crowded.ingest_token())
 
     def missing() -> list[str]:

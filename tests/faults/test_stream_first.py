@@ -17,9 +17,9 @@ from uuid import uuid4
 
 import pytest
 
-from flixtrail.local import counts
+from local import view_counts
 from proof.chaos.proxy import THERE, ProxyProcess
-from streaming_app.auth import Tokens
+from streaming_app.access.auth import Tokens
 from tests.conftest import Demo
 from tests.demo import free_port
 from tests.faults.broker import frozen, out_of_memory
@@ -73,7 +73,7 @@ def compare(viewer: Viewer, broken: Callable[[], AbstractContextManager[object]]
     healthy_s: list[float] = []
     broken_s: list[float] = []
     while len(healthy_s) < REQUESTS:
-        until(lambda: counts.connected_processes(viewer.url) == 2, 40, what="both processes to be connected")
+        until(lambda: view_counts.connected_processes(viewer.url) == 2, 40, what="both processes to be connected")
         healthy_s += viewer.first_bytes(IN_TURN)
         with broken():
             broken_s += viewer.first_bytes(IN_TURN)
@@ -95,7 +95,7 @@ def web(rabbitmq_demo: Demo, clips: Path, tmp_path: Path, proxy: ProxyProcess) -
     proxy.serve(BROKER, port, int(urlsplit(url).port or 0))
     proxied = url.replace(f":{urlsplit(url).port}/", f":{port}/")
     with web_server(tmp_path, clips, SECRET_KEY=SECRET, AMQP_URL=proxied) as server:
-        until(lambda: counts.connected_processes(server.url) == 2, 20, what="both processes to be connected")
+        until(lambda: view_counts.connected_processes(server.url) == 2, 20, what="both processes to be connected")
         yield server
     rabbitmq_demo.settled()
 

@@ -41,7 +41,8 @@ def held_back(demo: Demo, event_id: str) -> Iterator[Callable[[], None]]:
     """Whoever writes this id waits until the yielded function is called."""
     with psycopg.connect(demo.status()["database"]["url"]) as connection:
         connection.execute(
-            "INSERT INTO view_events SELECT %s, '', '', gen_random_uuid(), 'started', 0, NULL, now(), now()", [event_id]
+            "INSERT INTO view_events SELECT %s, 'x', 'x', gen_random_uuid(), 'started', 0, NULL, now(), now()",
+            [event_id],
         )
         yield connection.rollback
 

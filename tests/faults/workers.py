@@ -11,8 +11,8 @@ import psutil
 import urllib3
 
 from flixtrail.commands.workers import addresses
-from flixtrail.local import services
-from flixtrail.local.supervisor import tree
+from local import service_parts
+from local.supervisor import tree
 from tests.conftest import Demo
 from tests.demo import ROOT
 from tests.waiting import until
@@ -28,10 +28,10 @@ class Management:
         self._base = f"http://{management.netloc}/api"
         self._headers = urllib3.make_headers(basic_auth=management.auth)
 
-    def ask(self, path: str, method: str = "GET") -> Any:
+    def ask(self, path: str, method: str = "GET", body: object = None) -> Any:
         try:
             with urllib3.PoolManager(timeout=2, retries=False, headers=self._headers) as http:
-                answer = http.request(method, self._base + path)
+                answer = http.request(method, self._base + path, json=body)
                 return answer.json() if answer.status == 200 else []
         except urllib3.exceptions.HTTPError:
             return []
@@ -57,7 +57,7 @@ class Management:
 
 def logged(demo: Demo, words: str) -> int:
     """How many lines of the workers' logs have these words in them."""
-    logs = (demo.state / "log").glob(f"{services.WORKER}*.log")
+    logs = (demo.state / "log").glob(f"{service_parts.WORKER}*.log")
     return sum(log.read_text(errors="replace").count(words) for log in logs)
 
 
@@ -79,7 +79,7 @@ def _start_again(demo: Demo, environment: dict[str, str]) -> None:
     running = demo.running()
     before = running.workers()
     for worker in before:
-        part = services.worker(running.state, worker.name, addresses(running))
+        part = service_parts.worker(running.state, worker.name, addresses(running))
         running.supervisor.add(replace(part, environment={**part.environment, "PYTHONPATH": str(ROOT), **environment}))
         for process in tree(worker.pid):
             try:

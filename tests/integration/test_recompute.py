@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import Engine, text
 
-from history_worker.writer import write
+from history_worker.store.writer import write
 from proof.chaos.recompute import playbacks_differ
 from tests.fakes import an_event
 from tests.integration.database import a_database, an_empty
@@ -77,7 +77,7 @@ def test_an_empty_history_has_no_differences(engine: Engine) -> None:
         ("UPDATE playbacks SET events = 4", "events is 4, and the log gives 3"),
         ("UPDATE playbacks SET position_s = 1", "position_s is 1, and the log gives 30"),
         ("UPDATE playbacks SET finished = true", "finished is True, and the log gives False"),
-        ("UPDATE playbacks SET played = '{[0,5)}'", "played is {[0,5)}, and the log gives {[0,30)}"),
+        ("UPDATE playbacks SET played = '{[0,5)}'", "played is {[0.0,5.0)}, and the log gives {[0.0,30.0)}"),
         ("UPDATE playbacks SET started_at = last_at", "started_at is 2026-06-01T12:00:30+00:00, and the log gives"),
         ("UPDATE playbacks SET last_at = started_at", "last_at is 2026-06-01T12:00:10+00:00, and the log gives"),
         ("UPDATE playbacks SET last_event_id = gen_random_uuid()", "last_event_id is"),

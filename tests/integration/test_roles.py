@@ -11,12 +11,12 @@ import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import ProgrammingError
 
-from history_worker.database import connect
-from history_worker.erasure import erase
-from history_worker.migrations.__main__ import upgrade
-from history_worker.queries import history, receipts
-from history_worker.roles import ERASER, GRANTS, MIGRATOR, READER, WRITER, RolesSettings, create
-from history_worker.writer import write
+from history_worker.store.erasure import erase
+from history_worker.store.migrations.__main__ import upgrade
+from history_worker.store.queries import history, receipts
+from history_worker.store.roles import ERASER, GRANTS, MIGRATOR, READER, WRITER, RolesSettings, create
+from history_worker.store.writer import write
+from service.database import connect
 from tests.fakes import an_event
 from tests.integration.database import a_database
 

@@ -53,9 +53,9 @@ def wait_for_full_sockets(web: Web) -> None:
 
 
 def positions(web: Web) -> list[int]:
-    """How far each open copy of the video has been read."""
+    """How far each copy of the video that is being sent has been read; none is read where it is only kept open."""
     files = [file for process in web.workers() for file in process.open_files()]
-    return [file.position for file in files if file.path.endswith("long.mp4")]
+    return [file.position for file in files if file.path.endswith("long.mp4") and file.position]
 
 
 def milliseconds_of(web: Web, times: int, path: str, **post: object) -> list[float]:

@@ -13,10 +13,10 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from history_worker.database import is_refusal
-from history_worker.queries import Cursor, history, receipts
-from history_worker.writer import write
-from streaming_app.stream_views import derived_id
+from history_worker.store.queries import Cursor, history, receipts
+from history_worker.store.writer import write
+from service.database import is_refusal
+from streaming_app.recording.stream_views import derived_id
 from tests.fakes import an_event
 from tests.integration.database import a_database, an_empty
 from view_events.event import ViewEvent
@@ -127,7 +127,7 @@ def test_a_tie_in_time_goes_to_the_larger_id(engine: Engine, *, larger_first: bo
     playback_id = uuid4()
     smaller, larger = (
         an_event(
-            event_id=derived_id(NOON + timedelta(seconds=i), "tie"),
+            event_id=derived_id(NOON + timedelta(seconds=i), "tie", key=b"test"),
             playback_id=playback_id,
             at=NOON,
             position_s=float(i),

@@ -1,18 +1,20 @@
 """The catalogue of a folder: ids, titles, broken files, what comes and goes."""
 
-import json
 import os
 import re
 import threading
 from pathlib import Path
 
+import av
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming_app import catalogue as module
-from streaming_app import facts
-from streaming_app.catalogue import Catalogue, id_of
+from streaming_app.videos import catalogue as module
+from streaming_app.videos import posters
+from streaming_app.videos.catalogue import Catalogue
+from streaming_app.videos.titles import id_of
+from streaming_app.videos.video_reader import Metadata, VideoReader
 from tests.clips import make_clip, sparse
 from tests.waiting import until
 
@@ -33,7 +35,8 @@ def cache(tmp_path: Path) -> Path:
 def _always_look(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FRESH_S", 0.0)
     monkeypatch.setattr(module, "FRESH_ON_MISS_S", 0.0)
-    monkeypatch.setattr(module, "PATIENCE_S", 10.0)
+    monkeypatch.setattr(module, "PATIENCE_S", 30.0)
+    monkeypatch.setattr(posters, "WAIT_S", 30.0)
 
 
 def test_what_a_video_says_about_itself(folder: Path, cache: Path) -> None:
@@ -91,12 +94,12 @@ def test_files_that_come_go_and_change_are_noticed(folder: Path, cache: Path) ->
     make_clip(folder / "a.mp4", title="First")
     assert [video.title for video in catalogue.videos()] == ["First"]
     make_clip(folder / "a.mp4", title="Second", frames=30)
-    make_clip(folder / "b.mp4", title="Third")
-    assert [(video.title, video.duration_s) for video in catalogue.videos()] == [("Second", 3.0), ("Third", 1.0)]
+    make_clip(folder / "b.mp4", title="Third", frames=5)
+    assert [(video.title, video.duration_s) for video in catalogue.videos()] == [("Second", 3.0), ("Third", 0.5)]
     (folder / "a.mp4").unlink()
     assert [video.id for video in catalogue.videos()] == ["b"]
     assert catalogue.get("a") is None
-    assert not catalogue.knows("a")
+    assert catalogue.knows("a"), "what was watched of it may still be on its way"
 
 
 def test_an_id_that_another_process_has_listed_already_is_found(folder: Path, cache: Path) -> None:
@@ -125,18 +128,20 @@ def test_what_was_read_is_kept_for_the_next_start(folder: Path, cache: Path, mon
     def not_again(*_: object) -> None:
         raise AssertionError("read again")
 
-    monkeypatch.setattr(module, "read_facts", not_again)
+    monkeypatch.setattr(VideoReader, "metadata", not_again)
     assert Catalogue(folder, cache).videos() == before
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"a.mp4": 1}', b'{"a.mp4": {"size_bytes": "x"}}', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff" * 10_000, b"SQLite format 3\0" + b"\1" * 10_000])
 def test_a_damaged_cache_is_an_empty_one(folder: Path, cache: Path, content: bytes) -> None:
     make_clip(folder / "a.mp4", title="Read again")
     Catalogue(folder, cache).videos()
-    (kept,) = cache.glob("catalogue-*.json")
+    (kept,) = cache.glob("catalogue-*.sqlite")
+    for path in cache.glob("catalogue-*.sqlite-*"):
+        path.unlink()
     kept.write_bytes(content)
     assert [video.title for video in Catalogue(folder, cache).videos()] == ["Read again"]
-    assert json.loads(kept.read_bytes())
+    assert [video.title for video in Catalogue(folder, cache).videos()] == ["Read again"]
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(folder: Path, cache: Path) -> None:
@@ -155,7 +160,6 @@ def test_two_processes_may_look_at_once(folder: Path, cache: Path) -> None:
     for thread in threads:
         thread.join()
     assert {len(catalogue.videos()) for catalogue in catalogues} == {20}
-    assert len(json.loads(next(cache.glob("catalogue-*.json")).read_bytes())) == 20
 
 
 def test_a_listing_waits_only_a_while_for_a_slow_look(
@@ -163,13 +167,13 @@ def test_a_listing_waits_only_a_while_for_a_slow_look(
 ) -> None:
     monkeypatch.setattr(module, "PATIENCE_S", 0.3)
     make_clip(folder / "a.mp4", title="Slow")
-    read, gate = facts.read_facts, threading.Event()
+    read, gate = VideoReader.metadata, threading.Event()
 
-    def slow(path: Path, size_bytes: int, mtime_ns: int) -> facts.Facts:
+    def slow(reader: VideoReader, descriptor: int) -> Metadata:
         gate.wait(10)
-        return read(path, size_bytes, mtime_ns)
+        return read(reader, descriptor)
 
-    monkeypatch.setattr(module, "read_facts", slow)
+    monkeypatch.setattr(VideoReader, "metadata", slow)
     catalogue = Catalogue(folder, cache)
     assert [(video.title, video.duration_s) for video in catalogue.videos()] == [("a", None)]
     gate.set()
@@ -246,3 +250,35 @@ def test_no_poster_of_a_video_that_is_gone(folder: Path, cache: Path, monkeypatc
     monkeypatch.setattr(module, "FRESH_ON_MISS_S", 60.0)
     path.unlink()
     assert catalogue.poster("a") is None
+
+
+def test_a_file_that_carries_the_wall_clock_is_as_long_as_it_plays(folder: Path, cache: Path) -> None:
+    plain = make_clip(folder / "plain.mkv", frames=60)
+    with av.open(str(plain)) as source, av.open(str(folder / "camera.mkv"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.pts is not None and packet.dts is not None:
+                packet.stream = stream
+                packet.pts, packet.dts = packet.pts + 1_700_000_000_000, packet.dts + 1_700_000_000_000
+                target.mux(packet)
+    videos = {video.id: video for video in Catalogue(folder, cache).videos()}
+    assert videos["camera.mkv"].duration_s == pytest.approx(6, abs=0.5)
+    assert videos["camera.mkv"].start_s == pytest.approx(1_700_000_000, abs=1)
+    assert videos["plain.mkv"].start_s == pytest.approx(0, abs=0.5)
+
+
+def test_of_a_file_that_was_cut_off_only_what_is_there_counts(folder: Path, cache: Path) -> None:
+    path = make_clip(folder / "a.mp4", frames=100)
+    index_first = folder / "cut.mp4"
+    with av.open(str(path)) as source, av.open(str(index_first), "w", options={"movflags": "+faststart"}) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    content = index_first.read_bytes()
+    data = content.index(b"mdat")
+    index_first.write_bytes(content[: data + (len(content) - data) // 2])
+    videos = {video.id: video for video in Catalogue(folder, cache).videos()}
+    assert videos["a"].duration_s == 10.0
+    assert 0 < (videos["cut"].duration_s or 0) < 9

@@ -18,8 +18,8 @@ from proof.chaos.audience import FEWEST, MOST, Audience
 from proof.chaos.ledger import Ledger
 from proof.chaos.load import MOST_COPIES, NDJSON, Load, Request
 from proof.load.playback import Video
-from streaming_app.auth import Caller, Tokens
-from streaming_app.view_request import check, decode
+from streaming_app.access.auth import Caller, Tokens
+from streaming_app.recording.request import check, decode
 from tests.waiting import until
 
 SECRET = "a secret of the test"

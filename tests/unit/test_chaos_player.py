@@ -82,6 +82,6 @@ def test_a_run_that_is_stopped_heals_what_it_has_begun(stage: Stage) -> None:
 
 
 def test_every_fault_that_can_be_planned_is_known_and_can_be_told() -> None:
-    planned = [one for seed in range(8) for one in schedule(seed, 120)] + one_outage("broker", 120)
+    planned = [one for seed in range(8) for one in schedule(seed, 120, browser=True)] + one_outage("broker", 120)
     assert {one.name for one in planned} == set(FAULTS)
     assert all(describe(one) for one in planned)

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import pytest
 
-from proof.chaos.schedule import AT_A_TIME, LINKS, MARGIN_S, PARTS, Planned, one_outage, schedule
+from proof.chaos.schedule import AT_A_TIME, LINKS, MARGIN_S, PARTS, TO_A_PAGE, Planned, one_outage, schedule
 
 #: What `two_minutes` takes.
 SECONDS = 120
@@ -78,3 +78,21 @@ def test_one_outage_lasts_nearly_as_long_as_the_run() -> None:
     (outage,) = one_outage("broker", 600)
     assert outage.duration_s > 580
     assert outage.parameters == {"part": "broker"}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_in_learner_mode_nothing_happens_that_needs_a_broker(seed: int) -> None:
+    planned = schedule(seed, SECONDS, learner_mode=True)
+    assert len(disturbances(planned)) >= 6
+    assert {one.name for one in planned} >= {"kill", "erase", "duplicates", "clock"}
+    assert not {one.name for one in planned} & {"memory-alarm", "poison", "killers"}
+    assert "broker" not in {one.parameters.get("part") for one in planned}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_with_a_browser_its_link_its_clock_and_its_file_misbehave_beside_all_the_others(seed: int) -> None:
+    planned = schedule(seed, SECONDS, browser=True)
+    to_the_page = [one for one in planned if one.name in TO_A_PAGE]
+    assert {one.name for one in to_the_page} == set(TO_A_PAGE)
+    assert [one for one in planned if one not in to_the_page] == schedule(seed, SECONDS)
+    assert all(one.end_s <= SECONDS - MARGIN_S + 0.1 for one in to_the_page)

@@ -48,7 +48,7 @@ def test_rows_follow_a_view_through_the_code() -> None:
     verbs = ["Record", "Publish", "The broker", "Write", "Commit", "Ack"]
     assert [verb for row in rows for verb in verbs if row.startswith(verb)] == verbs
     root = GRAFANA.parents[1]
-    files = [file for row in rows for file in re.findall(r"\w+/\w+\.py|\w+\.py", row)]
+    files = [file for row in rows for file in re.findall(r"[\w/]+\.py", row)]
     assert len(files) == 7
     assert [file for file in files if not (root / file).is_file()] == []
 

@@ -2,12 +2,37 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from typing import get_args
+
 import msgspec
 import pytest
 
+from history_worker.store.tables import view_events
+from streaming_app.recording.request import View
 from tests.fakes import an_event
 from view_events import topology
-from view_events.event import UnknownEventVersion, decode, describe, encode
+from view_events.event import Kind, UnknownEventVersion, ViewEvent, decode, describe, encode
+
+MIGRATIONS = Path(__file__).parents[2] / "history_worker" / "store" / "migrations" / "versions"
+
+
+def test_a_field_of_the_event_is_in_the_request_and_in_the_table() -> None:
+    """If you add a field, this names the files that you forgot. For a forgotten migration, test_partitions.py fails."""
+    fields = set(ViewEvent.__struct_fields__)
+    assert fields - {"trace_id"} == {*view_events.columns.keys()}, "history_worker/store/tables.py"
+    made_by_the_app = {"received_at", "trace_id"}
+    only_for_the_app = {"sent_at"}
+    assert fields - made_by_the_app == {*View.__struct_fields__} - only_for_the_app, (
+        "streaming_app/recording/request.py"
+    )
+
+
+def test_a_kind_of_the_event_is_let_through_by_the_table() -> None:
+    """If you add a kind, it needs a migration. For the broker's permissions, tests/unit/test_addresses.py fails."""
+    checks = [path.read_text() for path in sorted(MIGRATIONS.glob("*.py")) if "kind = '" in path.read_text()]
+    assert set(re.findall(r"\bkind = '(\w+)'", checks[-1])) == set(get_args(Kind)), "a new migration"
 
 
 def test_a_version_that_this_worker_does_not_know_is_refused_by_name() -> None:

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from proof.load.playback import LONGEST_PART_S, Video, many, steps
-from streaming_app.auth import Caller
-from streaming_app.view_request import check, decode
+from streaming_app.access.auth import Caller
+from streaming_app.recording.request import check, decode
 
 
 @pytest.mark.parametrize("duration_s", [0.5, 15.0, 30.0, 7_200.0])

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
+import os
+import shlex
 import socket
+import subprocess
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from psycopg.conninfo import conninfo_to_dict
 
+from flixtrail.commands.demo import demo_command
 from flixtrail.commands.send import playbacks
-from flixtrail.local import installed, ports
-from flixtrail.local.errors import AlreadyRunning, NotRunning
-from flixtrail.local.postgres import Postgres
-from flixtrail.local.rabbitmq import password_hash
-from flixtrail.local.state import LONGEST_SOCKET_FOLDER, State
+from local import connection_check, ports, rabbitmq_programs, service_parts
+from local.errors import AlreadyRunning, DemoError, NotRunning
+from local.postgres import Postgres
+from local.rabbitmq import password_hash
+from local.settings import DemoSettings
+from local.state import LONGEST_PLAIN_FOLDER, PLAIN_PATH, State
+from local.terminal_output import Teller
+from service.settings import read
+from streaming_app.settings import StreamingSettings
+from tests.demo import HARD_NAME
 from view_events import topology
 
 
@@ -46,12 +57,26 @@ def test_debians_wrapper_is_not_taken_for_the_server(tmp_path: Path, monkeypatch
     sbin.mkdir()
     (sbin / "rabbitmq-server").symlink_to(wrapper)
 
-    monkeypatch.setattr(installed, "MORE_FOLDERS", (str(wrapper.parent),))
+    monkeypatch.setattr(rabbitmq_programs, "MORE_FOLDERS", (str(wrapper.parent),))
     monkeypatch.setenv("PATH", str(sbin))
-    assert installed.server_script() == real.resolve()
+    assert rabbitmq_programs.server_script() == real.resolve()
 
-    monkeypatch.setattr(installed, "MORE_FOLDERS", ())
-    assert installed.server_script() is None
+    monkeypatch.setattr(rabbitmq_programs, "MORE_FOLDERS", ())
+    assert rabbitmq_programs.server_script() is None
+
+
+@pytest.mark.parametrize("folder", ["x" * 300, "", "/proc/1/root", "/dev/null", "no\x01such"])
+def test_a_folder_in_path_that_cannot_be_looked_into_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.setenv("PATH", f"/{folder}:{os.environ['PATH']}" if folder else f":{os.environ['PATH']}")
+    rabbitmq_programs.is_installed()
+
+
+def test_rabbitmq_is_found_also_where_path_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = rabbitmq_programs.is_installed()
+    monkeypatch.setenv("PATH", "")
+    assert rabbitmq_programs.is_installed() == there
 
 
 def test_a_password_is_hashed_as_rabbitmq_does() -> None:
@@ -61,17 +86,149 @@ def test_a_password_is_hashed_as_rabbitmq_does() -> None:
     assert password_hash("secret") != password_hash("secret")
 
 
-def test_a_long_or_odd_state_folder_gets_its_sockets_elsewhere(tmp_path: Path) -> None:
-    for name in ("long" * 30, "with space", "käse"):
-        state = State(tmp_path / name)
-        state.make()
-        state.prepare()
-        folder = state.socket_folder("supervisor")
-        assert folder.is_relative_to("/tmp")
-        assert len(str(folder)) < LONGEST_SOCKET_FOLDER
-        assert folder.stat().st_mode & 0o777 == 0o700
-        state.forget()
-        assert not folder.exists()
+@pytest.mark.parametrize("name", ["long" * 60, HARD_NAME, "käse", "a\nb"])
+def test_a_long_or_odd_state_folder_has_a_short_plain_name(tmp_path: Path, name: str) -> None:
+    state = State(tmp_path / name)
+    state.make()
+    state.prepare()
+    assert PLAIN_PATH.fullmatch(str(state.plain))
+    assert len(str(state.plain)) < LONGEST_PLAIN_FOLDER
+    assert state.plain.samefile(state.folder)
+    assert State(state.folder).plain == state.plain, "every command finds it"
+    folder = state.socket_folder("supervisor")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    state.forget()
+    assert not state.plain.parent.joinpath("run").exists()
+    state.forget()
+    assert not folder.exists()
+
+
+def test_somebody_elses_short_name_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken, ours = tmp_path / "taken", tmp_path / "ours"
+    state = State(tmp_path / HARD_NAME)
+    for folder in (taken, ours, state.folder):
+        folder.mkdir()
+    (taken / state.plain.parent.name).symlink_to(ours)
+    state.forget()
+    monkeypatch.setattr("local.state.SHORT_PLACES", ("/nowhere", str(taken), str(ours)))
+    assert state.plain.parent.parent == ours
+    monkeypatch.setattr("local.state.SHORT_PLACES", ("/nowhere", str(taken)))
+    with pytest.raises(DemoError, match="Choose a STATE"):
+        _ = State(state.folder).plain
+
+
+@pytest.mark.parametrize("name", ["file/state", "file", "loop/state", "x" * 300, "a\0b"])
+def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(DemoError, match=r"^STATE: "):
+        State(tmp_path / name).make()
+
+
+def test_a_folder_on_a_disk_that_is_read_only_or_nearly_full_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", str(tmp_path / "tmpabc"))
+
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=3_000_000))
+    with pytest.raises(DemoError, match="3 MB are free"):
+        State(tmp_path).make()
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    with pytest.raises(DemoError, match="Read-only file system"):
+        State(tmp_path).make()
+
+
+def test_the_next_free_port_is_free() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = server.getsockname()[1]
+        assert "taken" in (ports.why_not(taken) or "")
+        assert ports.next_free(taken - 1) != taken
+        assert ports.is_free(ports.next_free(taken - 1))
+    assert ports.next_free(65_535) < 65_535
+
+
+def test_a_suggested_command_is_to_be_pasted_where_the_person_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / HARD_NAME
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.delenv("MAKELEVEL", raising=False)
+    monkeypatch.setattr("sys.prefix", str(here / ".venv"))
+    settings = DemoSettings(state=Path("a b"), workers=3, amqp_url="amqp://a:secret@h/x")
+    assert demo_command(settings, port=8101) == "STATE='a b' PORT=8101 WORKERS=3 .venv/bin/flixtrail demo"
+    monkeypatch.setenv("MAKELEVEL", "1")
+    for stands, command in ((here, "make demo"), (tmp_path, f"make -C {shlex.quote(str(here))} demo")):
+        monkeypatch.setenv("CALLED_FROM", str(stands))
+        assert demo_command(DemoSettings(), port=8101) == f"PORT=8101 {command}"
+
+
+def test_a_private_program_can_be_found_by_the_user_that_postgresql_runs_as(tmp_path: Path) -> None:
+    """Below /root, mode 0700: access(2), by which PostgreSQL's programs look for each other, has to say yes."""
+    if os.geteuid() != 0:
+        return
+    state = State(tmp_path / "state")
+    state.make()
+    state.prepare()
+    program = a_program(tmp_path / "private" / "initdb")
+    program.parent.chmod(0o700)
+    find = [*Postgres(state).as_ordinary_user(program), "/bin/sh", "-c", f"test -x {program} && id -un"]
+    assert subprocess.run(find, capture_output=True, text=True, check=False).stdout == "nobody\n"
+    state.forget()
+
+
+def test_files_of_postgresql_that_root_has_copied_are_given_back(state: State) -> None:
+    if os.geteuid() != 0:
+        return
+    postgres = Postgres(state)
+    (postgres.data / "base").mkdir(parents=True)
+    for name in ("PG_VERSION", "base/1"):
+        (postgres.data / name).touch()
+    postgres.initialise()
+    owners = {path.owner() for path in (postgres.data, *postgres.data.rglob("*"))}
+    assert owners == {"nobody"}
+    state.forget()
+
+
+def test_who_tells_is_silent_when_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads, writes = os.pipe()
+    with os.fdopen(writes, "w", encoding="ascii") as out:
+        monkeypatch.setattr("sys.stdout", out)
+        teller = Teller()
+        teller.say("✓ there is no tick in ASCII")
+        os.close(reads)
+        for _ in range(3):
+            teller.say("nobody reads")
+        with teller.waiting("more"):
+            pass
+    monkeypatch.setattr("sys.stdout", None)
+    Teller().say("closed")
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("amqp://a:b@h:1/x", "amqp://a:***@h:1/x"),
+        ("amqp://a:p@ss/w:rd@h/x", "amqp://a:***@h/x"),
+        ("postgresql://a@h/x", "postgresql://a@h/x"),
+        ("postgresql://h/x", "postgresql://h/x"),
+        ("amqps://:secret@h", "amqps://:***@h"),
+        (
+            "postgresql://h/x?user=a&password=s@h&sslmode=require",
+            "postgresql://h/x?user=a&password=***&sslmode=require",
+        ),
+    ],
+)
+def test_an_address_is_shown_without_its_password(url: str, shown: str) -> None:
+    assert connection_check.without_password(url) == shown
+
+
+def test_a_piece_of_a_password_that_a_library_took_for_a_host_is_hidden() -> None:
+    said = connection_check.reason(
+        OSError(-2, 'could not translate host name "secret@h"'), "postgresql://a:my@secret@h/x"
+    )
+    assert said == 'could not translate host name "***@h"'
 
 
 def test_the_messages_database_survives_the_broker_url(state: State) -> None:
@@ -108,6 +265,21 @@ def test_one_demo_holds_a_state_folder(state: State) -> None:
         state.read()
 
 
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"web": 1}', b"\xff"])
+def test_a_damaged_state_is_named_with_what_to_do(tmp_path: Path, content: bytes) -> None:
+    """The disk was full, or the power went."""
+    state = State(tmp_path)
+    (tmp_path / "state.json").write_bytes(content)
+    with pytest.raises(DemoError, match=r"state\.json is damaged \(.+\)\. Remove it"):
+        state.read()
+
+
+def test_damaged_ports_are_chosen_anew(tmp_path: Path) -> None:
+    (tmp_path / "ports.json").write_text('{"amqp": "many", "web": -1, "api": [2]}')
+    chosen = ports.keep(State(tmp_path), ("amqp", "web", "api"))
+    assert all(port in ports.RANGE for port in chosen.values())
+
+
 def test_made_up_playbacks_start_go_on_and_finish() -> None:
     views = list(islice(playbacks([{"id": "clip-1", "duration_s": 25.0}]), 8))
     assert [view["kind"] for view in views[:4]] == ["started", "progress", "progress", "finished"]
@@ -115,3 +287,19 @@ def test_made_up_playbacks_start_go_on_and_finish() -> None:
     assert [view["played_from_s"] for view in views[:4]] == [0.0, 0.0, 10.0, 20.0]
     assert len({view["playback_id"] for view in views}) == 2
     assert len({view["event_id"] for view in views}) == 8
+
+
+@pytest.mark.parametrize("learner", [False, True])
+def test_the_app_is_told_the_pages_of_the_broker_and_no_password(state: State, *, learner: bool) -> None:
+    addresses = service_parts.Addresses(
+        web_port=1,
+        history_api_port=2,
+        flower_port=3,
+        broker_url="pgmq://x@127.0.0.1:5/x" if learner else "amqp://a:b@127.0.0.1:5//",
+        management_url=None if learner else "http://flixtrail:secret@127.0.0.1:4",
+        database_url="postgresql://x@/x",
+    )
+    environment = service_parts.web(state, addresses, None).environment
+    pages = {name: environment[name] for name in ("FLOWER_PAGE", "RABBITMQ_PAGE")}
+    assert set(pages.values()) == ({""} if learner else {"http://127.0.0.1:3", "http://127.0.0.1:4"})
+    assert read(StreamingSettings, pages).rabbitmq_page == (None if learner else "http://127.0.0.1:4")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flixtrail.local.rabbitmq import RabbitMQ
-from flixtrail.local.state import State
+from local.rabbitmq import RabbitMQ
+from local.state import State
 
 #: As RabbitMQ 3.10 writes them: a length, the name, a tag.
 NAMES = {
@@ -43,3 +43,20 @@ def test_a_queue_that_the_disk_does_not_know_is_waited_for_also_when_another_is_
 
 def test_a_version_that_keeps_them_elsewhere_is_not_waited_for(rabbitmq: RabbitMQ) -> None:
     assert rabbitmq.knows_its_queues()
+
+
+def test_a_queues_log_is_found_after_the_folder_was_moved(rabbitmq: RabbitMQ) -> None:
+    path = rabbitmq.home / "data" / "quorum" / "node" / "FLIXTR" / "config"
+    path.parent.mkdir()
+    path.write_text('#{data_dir =>\n "/old/place/rabbitmq/data/quorum/node", name => quorum_queues}.')
+    rabbitmq.configure()
+    assert path.read_text() == f'#{{data_dir =>\n "{rabbitmq.home}/data/quorum/node", name => quorum_queues}}.'
+
+
+def test_a_node_keeps_the_name_under_which_it_wrote_its_data(tmp_path: Path) -> None:
+    state = State(tmp_path)
+    state.make()
+    state.prepare()
+    assert RabbitMQ(state).node == "flixtrail@localhost"
+    (tmp_path / "rabbitmq" / "data" / "quorum" / "flixtrail-12345678@localhost").mkdir(parents=True)
+    assert RabbitMQ(state).node == "flixtrail-12345678@localhost"

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from history_worker.reasons import KINDS, how_many
+from safe_consumer.dead_letter_reasons import KINDS, how_many
+from service import metrics
 from tests.demo import ROOT
 from tests.fakes import an_event
 from tests.promql import COUNTERS_AND_GAUGES, HISTOGRAMS
-from view_events import metrics
 from view_events.event import VERSION, encode
 
 PAGE = ROOT / "docs" / "metrics.md"
-COMMAND = "python -m view_events.metrics > docs/metrics.md"
+COMMAND = "python -m service.metrics > docs/metrics.md"
 
 
 def test_the_page_is_up_to_date() -> None:
@@ -84,5 +84,5 @@ def test_every_reason_is_a_word_that_a_label_can_be() -> None:
 
 def test_modules_do_not_import_prometheus_client_before_a_metric_is_made(tmp_path: Path) -> None:
     """`flixtrail status` shall not pay for it, nor a worker that is not asked for metrics."""
-    script = "import sys, view_events.metrics; sys.exit('prometheus_client' in sys.modules)"
+    script = "import sys, service.metrics; sys.exit('prometheus_client' in sys.modules)"
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, env={"HOME": str(tmp_path)}, check=True)

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from prometheus_client import values
 
-from view_events import metrics, metrics_files
+from service import metrics, metrics_files
 
 #: A service that makes its folder, says where, and waits to be killed.
 SERVICE = """
 import os, sys
-from view_events import metrics_files
+from service import metrics_files
 metrics_files.make()
 print(os.environ[metrics_files.VARIABLE], flush=True)
 sys.stdin.read()

@@ -14,10 +14,10 @@ from wsgiref.util import setup_testing_defaults
 
 import pytest
 
-from history_worker import monitoring
-from history_worker.pulse import STUCK_S, Pulse
+from safe_consumer import monitoring
+from safe_consumer.health import STUCK_S, Pulse
+from service import metrics
 from tests.demo import ROOT, environment, free_port
-from view_events import metrics
 
 
 class Clock:
@@ -137,7 +137,7 @@ def test_a_process_of_the_pool_does_not_keep_the_port_of_a_parent_that_was_kille
     port, script = free_port(), tmp_path / "parent.py"
     script.write_text(
         "import os, sys, time\n"
-        "from history_worker import monitoring\n"
+        "from safe_consumer import monitoring\n"
         f"monitoring.start('127.0.0.1', {port})\n"
         "if os.fork() == 0:\n"
         "    sys.stdin.read()\n"  # an orphan, until we let it go
@@ -162,7 +162,7 @@ def test_no_process_is_forked_while_its_parent_counts() -> None:
     """In learner mode the pool has threads that fork; a lock that is held then stays held in the new process."""
     script = (
         "import os, threading\n"
-        "from view_events.metrics import NO_FORK\n"
+        "from service.metrics import NO_FORK\n"
         "counted = threading.Event()\n"
         "NO_FORK.acquire()\n"
         "threading.Timer(0.2, lambda: (counted.set(), NO_FORK.release())).start()\n"
@@ -173,3 +173,39 @@ def test_no_process_is_forked_while_its_parent_counts() -> None:
         "raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or not (free and counted.is_set()))\n"
     )
     subprocess.run([sys.executable, "-c", script], env=environment(), timeout=20, check=True)
+
+
+def test_a_page_of_another_site_learns_nothing() -> None:
+    def asked(path: str, **environ: str) -> str:
+        told: list[str] = []
+        request: dict[str, Any] = {"PATH_INFO": path, "HTTP_HOST": "evil.example:8002", **environ}
+        setup_testing_defaults(request)
+        for _ in monitoring.answer(request, lambda status, *_: told.append(status)):  # type: ignore[arg-type]
+            pass
+        return told[0]
+
+    assert asked("/metrics", REMOTE_ADDR="127.0.0.1") == "421 Misdirected Request"
+    assert asked("/healthz", REMOTE_ADDR="::1") == "421 Misdirected Request"
+    assert asked("/metrics", REMOTE_ADDR="127.0.0.1", HTTP_HOST="127.0.0.1:8002") == "200 OK"
+    assert asked("/metrics", REMOTE_ADDR="10.1.2.3") == "200 OK", "Prometheus on another machine"
+
+
+def test_the_same_holds_for_the_history_api() -> None:
+    from sqlalchemy import create_engine
+
+    from history_worker.api import create_app
+    from history_worker.settings import ApiSettings
+
+    settings = ApiSettings.model_validate(
+        {"database_url": "postgresql://a@127.0.0.1:1/x", "history_api_token": "t" * 16}
+    )
+    client = create_app(settings, create_engine("sqlite://")).test_client()
+    foreign = {"Host": "evil.example:8001"}
+    for path in ("/metrics", "/healthz"):
+        assert client.get(path, headers=foreign).status_code == 421
+        answer = client.get(path)
+        assert answer.status_code == 200
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert client.get("/history", headers=foreign).status_code == 401
+    known = {**foreign, "Authorization": f"Bearer {'t' * 16}"}
+    assert client.get("/history", headers=known).status_code == 422, "the streaming app may know it under any name"

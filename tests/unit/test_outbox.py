@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from streaming_app.errors import NotAccepted
-from streaming_app.outbox import LOOK_EVERY_S, MEASURE_EVERY_S, Outbox, waiting_in
+from streaming_app.recording.errors import NotAccepted
+from streaming_app.recording.outbox import LOOK_EVERY_S, MEASURE_EVERY_S, Outbox, waiting_in
+from tests.demo import HARD_NAME
 from tests.fakes import an_event, fill, ids
 from view_events.event import ViewEvent
 
@@ -152,9 +153,9 @@ def test_closing_commits_what_waits_and_then_refuses(tmp_path: Path) -> None:
 OWNER = """
 import sys, time
 from pathlib import Path
-from streaming_app.outbox import Outbox
+from streaming_app.recording.outbox import Outbox
 from tests.fakes import an_event, ids
-from view_events.logs import LogSettings, configure
+from service.logs import LogSettings, configure
 configure(LogSettings())  # to standard error
 box = Outbox(Path(sys.argv[1]), 4 * 1024 * 1024)
 box.open()
@@ -365,3 +366,12 @@ def test_an_empty_file_gives_its_room_back(tmp_path: Path) -> None:
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     assert path.stat().st_size < 100 * 1024
     box.close()
+
+
+def test_what_waits_is_counted_also_below_a_folder_with_an_odd_name(tmp_path: Path) -> None:
+    """`#`, `%` and `?` have a meaning in the address by which SQLite opens a file for reading only."""
+    outbox = Outbox(tmp_path / f"{HARD_NAME} ?", max_bytes=16 * 1024 * 1024)
+    outbox.open()
+    outbox.put([an_event()]).result(timeout=5)
+    assert waiting_in(tmp_path / f"{HARD_NAME} ?") == 1
+    outbox.close()

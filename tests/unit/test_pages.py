@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from streaming_app import create_app
-from streaming_app.auth import COOKIE
-from streaming_app.pages import clock
+from streaming_app.access.auth import COOKIE
+from streaming_app.routes.pages import clock
 from streaming_app.settings import StreamingSettings
+from streaming_app.videos import catalogue, posters
 from tests.clips import make_clip
+from tests.waiting import until
 
-PAGES = ["/", "/watch/good", "/history", "/watch/no-such-video"]
+PAGES = ["/", "/watch/good", "/history", "/watch/no-such-video", "/about"]
 MARKUP = "<script>alert(1)</script>"
 
 
@@ -42,7 +46,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def browser(folder: Path, tmp_path: Path) -> Iterator[FlaskClient]:
+def browser(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FlaskClient]:
+    monkeypatch.setattr(catalogue, "PATIENCE_S", 30.0)
+    monkeypatch.setattr(posters, "WAIT_S", 30.0)
     app = create_app(StreamingSettings(videos=folder, cache=tmp_path))
     with app.test_client() as client:
         yield client
@@ -65,7 +71,7 @@ def test_a_cookie_that_was_tampered_with_is_replaced(browser: FlaskClient) -> No
 
 
 def test_the_cookie_is_for_tls_only_where_the_page_came_over_tls(browser: FlaskClient) -> None:
-    answer = browser.get("/", base_url="https://videos.example")
+    answer = browser.get("/", base_url="https://videos.lan")
     assert "Secure" in answer.headers["Set-Cookie"]
 
 
@@ -138,3 +144,101 @@ def test_whoever_looks_for_a_favicon_finds_one(browser: FlaskClient) -> None:
 )
 def test_a_length_reads_as_in_a_player(seconds: float | None, text: str) -> None:
     assert clock(seconds) == text
+
+
+@pytest.mark.parametrize("accept", ["text/html,application/xhtml+xml,*/*;q=0.8", "text/html"])
+@pytest.mark.parametrize(("path", "status"), [("/nowhere", 404), ("/watch", 404), ("/videos/good/nothing", 404)])
+def test_an_address_that_leads_nowhere_is_a_page_for_a_browser(
+    browser: FlaskClient, path: str, status: int, accept: str
+) -> None:
+    answer = browser.get(path, headers={"Accept": accept})
+    assert (answer.status_code, answer.mimetype) == (status, "text/html")
+    assert "Open the library" in answer.text
+
+
+@pytest.mark.parametrize("accept", ["*/*", "application/json", "", "application/problem+json, text/html;q=0.5"])
+def test_and_a_problem_for_a_program(browser: FlaskClient, accept: str) -> None:
+    answer = browser.get("/nowhere", headers={"Accept": accept})
+    assert (answer.status_code, answer.mimetype) == (404, "application/problem+json")
+
+
+def test_paths_of_the_api_answer_with_problems_to_everybody(browser: FlaskClient) -> None:
+    answer = browser.get("/api/nowhere", headers={"Accept": "text/html"})
+    assert (answer.status_code, answer.mimetype) == (404, "application/problem+json")
+    assert browser.delete("/api/views", headers={"Accept": "text/html"}).mimetype == "application/problem+json"
+
+
+def test_every_page_leads_to_what_flixtrail_is(browser: FlaskClient) -> None:
+    for path in PAGES:
+        assert "/about" in [attributes.get("href") for _, attributes in Tags(browser.get(path)).found]
+    page = browser.get("/about")
+    assert "docs/lessons/README.md" in page.text
+    assert not any((attributes.get("href") or "").startswith("http") for _, attributes in Tags(page).found)
+
+
+def test_the_pages_of_the_broker_are_linked_where_their_addresses_are_set(folder: Path, tmp_path: Path) -> None:
+    pages = {"flower_page": "http://127.0.0.1:5555", "rabbitmq_page": "http://127.0.0.1:15672"}
+    client = create_app(StreamingSettings(videos=folder, cache=tmp_path, **pages)).test_client()  # type: ignore[arg-type]
+    links = [attributes.get("href") for _, attributes in Tags(client.get("/about")).found]
+    assert set(pages.values()) <= set(links)
+
+
+@pytest.mark.parametrize("wrong", ["javascript:alert(1)", "127.0.0.1:5555", "http://user:password@host/", "http://"])
+def test_an_address_for_all_to_see_has_no_password_and_is_http(wrong: str) -> None:
+    with pytest.raises(ValueError, match="flower_page"):
+        StreamingSettings(flower_page=wrong)
+
+
+def test_an_empty_and_an_unreadable_folder_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "FRESH_S", 0.0)
+    videos = tmp_path / "my videos"
+    videos.mkdir()
+    client = create_app(StreamingSettings(videos=videos, cache=tmp_path)).test_client()
+    page = client.get("/").text
+    assert f"<code>{videos}</code> has no videos in it" in page
+    videos.rmdir()
+    page = client.get("/").text
+    assert f"<code>{videos}</code> cannot be read: No such file or directory" in page
+    videos.mkdir()
+    behind = create_app(StreamingSettings(videos=videos, cache=tmp_path, behind_proxy=True))
+    assert str(tmp_path) not in behind.test_client().get("/").text
+
+
+def test_videos_of_one_title_are_told_apart_by_their_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "PATIENCE_S", 30.0)
+    for name, frames in (("Season 1/Pilot.mp4", 5), ("Season 2/Pilot.mp4", 9), ("Other.mp4", 7)):
+        make_clip(tmp_path / "videos" / name, frames=frames)
+    client = create_app(StreamingSettings(videos=tmp_path / "videos", cache=tmp_path)).test_client()
+    page = client.get("/").text
+    assert page.count('class="place"') == 2
+    assert ">Season 1</p>" in page
+    assert ">Season 2</p>" in page
+
+
+def test_it_is_not_ready_before_the_folder_was_looked_at(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(catalogue, "PATIENCE_S", 0.1)
+    gate, listed = threading.Event(), catalogue._files  # noqa: SLF001
+
+    def slow(*args: Any) -> Any:
+        gate.wait(30)
+        return listed(*args)
+
+    monkeypatch.setattr(catalogue, "_files", slow)
+    app = create_app(StreamingSettings(videos=folder, cache=tmp_path))
+    parts = app.extensions["flixtrail"]
+    client = app.test_client()
+    client.get("/")
+    assert "for the first time" in client.get("/readyz").get_json()["detail"]
+    token = {"Authorization": f"Bearer {parts.tokens.viewer('alice')}"}
+    view = {"kind": "started", "video_id": "good", "position_s": 0}
+    answer = client.post("/api/views", json=view, headers=token)
+    assert answer.status_code == 503
+    assert answer.headers["Retry-After"]
+    assert len(answer.get_json()["event_ids"]) == 1
+    gate.set()
+    until(lambda: parts.catalogue.has_looked, what="the first look")
+    monkeypatch.setattr(catalogue, "PATIENCE_S", 30.0)
+    assert parts.catalogue.knows("good")
+    assert client.post("/api/views", json={**view, "video_id": "nope"}, headers=token).status_code == 422

@@ -8,9 +8,10 @@ from pathlib import Path
 from time import monotonic
 
 import pytest
+from structlog.testing import capture_logs
 
-from streaming_app.outbox import Outbox
-from streaming_app.publisher import BATCH_EVENTS, DEADLINE_S, WAITING_EVENTS, Publisher
+from streaming_app.recording.outbox import Outbox
+from streaming_app.recording.publisher import BATCH_EVENTS, DEADLINE_S, WAITING_EVENTS, Publisher
 from tests.fakes import RecordingLink, an_event, fill, ids
 from tests.waiting import until
 from view_events.event import ViewEvent
@@ -250,4 +251,82 @@ def test_many_threads_get_each_their_own_answer(start: Start) -> None:
     events = [an_event() for _ in range(500)]
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda event: publisher.publish([event]), events))
+    # On a busy machine some pass their deadline, and go by way of the outbox.
+    until(lambda: {*ids(link.events)} == {*ids(events)}, what="all events to be sent")
+
+
+def test_why_there_is_no_broker_is_told_once_and_again_when_it_is_something_else(outbox: Outbox) -> None:
+    link = RecordingLink(away=True)
+    publisher = Publisher(link, outbox)
+    with capture_logs() as logs:
+        for reason in ("ACCESS_REFUSED", "ACCESS_REFUSED", "Connection refused"):
+            link.reason = reason
+            publisher._look_after_link()  # noqa: SLF001 (one attempt, instead of waiting for three)
+    assert [line["reason"] for line in logs if line["log_level"] == "warning"] == [
+        "ACCESS_REFUSED",
+        "Connection refused",
+    ]
+
+
+# -- what the broker refuses for good -------------------------------------------------------------------------
+
+
+def test_a_view_that_the_broker_refuses_for_good_holds_up_no_other(start: Start, outbox: Outbox) -> None:
+    bad = an_event(kind="finished")
+    link = RecordingLink(away=True, refuses=lambda event: event.event_id == bad.event_id)
+    publisher = start(link)
+    good = [an_event() for _ in range(60)]
+    publisher.publish([*good[:20], bad, *good[20:40]])
+    for event in good[40:]:
+        publisher.publish([event])
+    link.away = False
+    until(lambda: outbox.events == 0, what="the outbox to be sorted out")
+    assert sorted(ids(link.events)) == sorted(ids(good))
+    assert link.refusals <= 2 + 2 * (41).bit_length()
+
+
+def test_what_was_put_aside_is_sent_once_more_by_whoever_takes_over_the_file(start: Start, outbox: Outbox) -> None:
+    bad = an_event()
+    link = RecordingLink(refuses=lambda event: event.event_id == bad.event_id)
+    publisher = start(link)
+    publisher.publish([bad])
+
+    def sorted_out() -> bool:
+        publisher.publish([an_event()])
+        return outbox.events == 0
+
+    until(sorted_out, what="it to be put aside")
+    publisher.stop()
+    mended = RecordingLink()
+    successor = Outbox(outbox.folder, max_bytes=16 * 1024 * 1024)
+    other = Publisher(mended, successor)
+    other.start()
+    until(lambda: ids(mended.events) == ids([bad]), what="the view to be sent again")
+    until(lambda: successor.events == 0, what="the file to be empty")
+    other.stop()
+    assert not list(outbox.folder.glob("*.sqlite"))
+
+
+def test_nothing_is_given_up_while_the_broker_refuses_everything(start: Start, outbox: Outbox) -> None:
+    link = RecordingLink(refuses=lambda _event: True)
+    publisher = start(link)
+    events = [an_event() for _ in range(3)]
+    for event in events:
+        publisher.publish([event])
+    until(lambda: link.refusals >= 6, what="a few refusals")
+    assert outbox.events == 3
+    link.refuses = lambda _event: False
+    until(lambda: outbox.events == 0, what="the outbox to be empty")
     assert sorted(ids(link.events)) == sorted(ids(events))
+
+
+def test_a_refused_message_leaves_the_broker_in_use_for_the_others(start: Start) -> None:
+    bad = an_event()
+    link = RecordingLink(refuses=lambda event: event.event_id == bad.event_id)
+    publisher = start(link)
+    publisher.publish([bad])
+    others = [an_event() for _ in range(5)]
+    for event in others:
+        publisher.publish([event])
+        until(lambda: publisher.connected, what="the publisher to connect again")
+    until(lambda: set(ids(others)) <= set(ids(link.events)), what="the others to arrive")

@@ -8,8 +8,8 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from history_worker.partitions import Partition
-from history_worker.retention import (
+from history_worker.store.partitions import Partition
+from history_worker.store.retention import (
     CLOCKS,
     MONTHS_AHEAD,
     Month,

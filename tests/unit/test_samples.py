@@ -9,9 +9,10 @@ from pathlib import Path
 import av
 import pytest
 
-from streaming_app import samples as module
-from streaming_app.catalogue import Catalogue
-from streaming_app.samples import CLIPS, samples
+from streaming_app.videos import samples as module
+from streaming_app.videos.catalogue import Catalogue
+from streaming_app.videos.poster_picture import POSTER_AT
+from streaming_app.videos.samples import CLIPS, samples
 from tests.waiting import until
 
 
@@ -30,6 +31,7 @@ def told(cache: Path) -> list[tuple[str, float]]:
 @pytest.mark.usefixtures("told")
 def test_the_catalogue_lists_them(cache: Path) -> None:
     catalogue = Catalogue(samples(cache), cache)
+    until(lambda: all(video.duration_s for video in catalogue.videos()), what="all to be read")
     listed = {video.id: video for video in catalogue.videos()}
     assert list(listed) == ["clip-1", "clip-3", "clip-2"]  # by title
     assert [listed[clip.name].title for clip in CLIPS] == [clip.title for clip in CLIPS]
@@ -67,37 +69,47 @@ def test_they_are_made_once(cache: Path) -> None:
 
 
 def test_the_clock_shows_the_second_that_is_playing() -> None:
-    clip = module.Clip("clip-x", "Clock", 12, ("0x000000", "0x000000", "0x000000"))
-    graph = module._picture(clip)  # noqa: SLF001
-    frames = [graph.pull() for _ in range(12 * module.FRAMES_PER_S)]
-
     def bright(frame: object) -> bytes:
         plane = frame.reformat(format="gray").planes[0]  # type: ignore[attr-defined]
         rows = [bytes(plane)[y * plane.line_size :][: plane.width] for y in range(plane.height)]
         return bytes(255 if value > 128 else 0 for row in rows for value in row)
 
+    clip = module.Clip("clip-x", "Clock", 12, ("0x000000", "0x000000", "0x000000"))
+    graph = module._picture(clip)  # noqa: SLF001
+    frames = [graph.pull() for _ in range(12 * module.FRAMES_PER_S)]
+    # None at first, so that none is in the poster.
+    before = module.CLOCK_FROM_S * module.FRAMES_PER_S
+    assert max(clip.seconds for clip in CLIPS) * POSTER_AT < module.CLOCK_FROM_S
+    assert len({bright(frame) for frame in frames[:before]}) == 1
+    frames = frames[before:]
+
     a_second = module.FRAMES_PER_S
     assert bright(frames[0]) == bright(frames[a_second - 1])
     assert bright(frames[a_second - 1]) != bright(frames[a_second])
-    assert len({bright(frame) for frame in frames[::a_second]}) == 12
+    assert len({bright(frame) for frame in frames[::a_second]}) == 12 - module.CLOCK_FROM_S
 
 
-KILLED = "from pathlib import Path; import sys; from streaming_app.samples import samples; samples(Path(sys.argv[1]))"
+KILLED = (
+    "from pathlib import Path; import sys; from streaming_app.videos.samples import samples; samples(Path(sys.argv[1]))"
+)
 
 
 def test_a_first_run_that_was_killed_leaves_no_half_of_a_clip(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path)])
-    until(lambda: list(tmp_path.glob("samples.unfinished")), what="a clip to be begun")
+    until(lambda: list(tmp_path.glob("samples/*.unfinished")), what="a clip to be begun")
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    for path in (tmp_path / "samples").iterdir():
+    for path in (tmp_path / "samples" / module.EDITION).iterdir():
         with av.open(str(path)) as container:
             assert container.duration
     clips = (module.Clip("clip-1", "Dawn", 1, ("0x2b1055", "0x7597de")),)
     patched = pytest.MonkeyPatch()
     patched.setattr(module, "CLIPS", clips)
     try:
+        old = tmp_path / "samples" / "clip-1.mp4"
+        old.touch()
         assert (samples(tmp_path) / "clip-1.mp4").exists()
+        assert not old.exists()
     finally:
         patched.undo()
     assert {path.name for path in tmp_path.iterdir()} == {"samples", "samples.lock"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from history_worker.settings import ApiSettings, DatabaseSettings
+from service.settings import BrokerSettings, SettingsError, read
 from streaming_app.settings import StreamingSettings
-from view_events.settings import BrokerSettings, SettingsError, read
 
 SECRETS = {"SECRET_KEY": "x" * 32, "HISTORY_API_TOKEN": "y" * 32}
 
@@ -19,7 +19,7 @@ SECRETS = {"SECRET_KEY": "x" * 32, "HISTORY_API_TOKEN": "y" * 32}
         (StreamingSettings, {"WEB_THREADS": "0"}, "WEB_THREADS: '0'"),
         (StreamingSettings, {"VIDEOS": "/nowhere/at/all"}, "VIDEOS: '/nowhere/at/all'"),
         (StreamingSettings, {"LOG_FORMAT": "xml"}, "LOG_FORMAT: 'xml'"),
-        (StreamingSettings, {"HISTORY_API_URL": "localhost:1"}, "HISTORY_API_URL: 'localhost:1'"),
+        (StreamingSettings, {"HISTORY_API_URL": "localhost:1"}, "HISTORY_API_URL: its value"),
         (BrokerSettings, {"AMQP_URL": "redis://localhost"}, "AMQP_URL: .*expected amqp://"),
         (DatabaseSettings, {"DATABASE_URL": "mysql://x"}, "DATABASE_URL: .*expected postgresql://"),
         (DatabaseSettings, {}, "DATABASE_URL is not set"),
@@ -80,7 +80,7 @@ def test_a_service_without_a_page_refuses_development_defaults_too() -> None:
 
 def test_a_database_url_is_taken_as_postgresql_writes_it() -> None:
     url = read(DatabaseSettings, {"DATABASE_URL": "postgresql://me@/x?host=/run/pg"}).database_url
-    assert url == "postgresql+psycopg://me@/x?host=/run/pg"
+    assert url == "postgresql://me@/x?host=/run/pg"
 
 
 def test_an_empty_variable_counts_as_absent() -> None:

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flixtrail.commands.trace import command
-from flixtrail.local.log_lines import Log, logs_in, parse
-from flixtrail.local.story import Story, story
+from local.log_lines import Log, logs_in, parse
+from local.view_trace import Story, story
 
 VIEW = "01a20dec-1d23-771a-a6b4-4133aab4c4f6"
 OTHER = "01a20dec-1d04-775b-b6bd-b3c691905de3"
@@ -62,7 +62,7 @@ def test_a_line_is_read_as_it_was_written(write: Any, prefix: str) -> None:
         "trace_ids": [TRACE],
         "reason": "a 'quoted' \"word\", {brackets} and = too",
     }
-    line = parse(prefix + write(27.5, "published", "streaming_app.publisher", **fields) + "\n", None)
+    line = parse(prefix + write(27.5, "published", "streaming_app.recording.publisher", **fields) + "\n", None)
     assert line
     assert line.time == datetime(2026, 11, 24, 14, 18, 27, 500_000, UTC)
     assert (line.event, line.service) == ("published", prefix.partition(" ")[0] or "streaming-app")
@@ -83,7 +83,7 @@ TEXT = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_s
 )
 def test_whatever_the_values_are_a_line_for_people_is_read_as_one_for_machines(fields: dict[str, Any]) -> None:
     written = {key: value for key, value in fields.items() if key not in {"stack", "exception", "exc_info"}}
-    line = parse(console(1, "published", "streaming_app.publisher", **written))
+    line = parse(console(1, "published", "streaming_app.recording.publisher", **written))
     assert line
     assert line.fields == written
 
@@ -137,7 +137,7 @@ def what(found: Story) -> list[str]:
 def published(write: Any, second: float = 1, task_id: str = TASK, views: Any = None, **fields: Any) -> str:
     fields = {"events": 2, "ms": 3.5, "from_outbox": False, **fields}
     views = {TRACE: [VIEW, OTHER]} if views is None else views
-    return str(write(second, "published", "streaming_app.publisher", task_id=task_id, views=views, **fields))
+    return str(write(second, "published", "streaming_app.recording.publisher", task_id=task_id, views=views, **fields))
 
 
 def committed(write: Any, second: float = 2, task_id: str = TASK, **fields: Any) -> str:
@@ -154,7 +154,7 @@ def test_the_story_goes_from_the_id_to_its_trace_and_its_tasks_in_order_of_time(
         committed(write, 9, OTHER_TASK, trace_ids=["f" * 32]),
         published(write)[:-9],  # as the last line of a rotated file may be
         published(write),
-        write(1.5, "PostgreSQL is away; holding the message", "history_worker.holding", task_id=TASK, reason="gone"),
+        write(1.5, "PostgreSQL is away; holding the message", "safe_consumer.retry", task_id=TASK, reason="gone"),
     )
     assert found.trace_ids == [TRACE]
     assert found.task_ids == [TASK]
@@ -170,7 +170,14 @@ def test_what_became_of_other_views_of_the_same_trace_or_message_is_not_told(tmp
         published(write, 1, OTHER_TASK, {TRACE: [OTHER]}),
         committed(write, 2, OTHER_TASK),
         committed(write, 3, TASK),
-        write(4, "event refused, dead-lettered", "history_worker.refusals", task_id=TASK, event_id=OTHER, kind="x"),
+        write(
+            4,
+            "event refused, dead-lettered",
+            "history_worker.unstorable_events",
+            task_id=TASK,
+            event_id=OTHER,
+            kind="x",
+        ),
     )
     assert [(step.what, step.task_id) for step in found.steps] == [("published", TASK), ("committed", TASK)]
     assert found.maybe_task_ids == []
@@ -180,7 +187,7 @@ def test_what_became_of_other_views_of_the_same_trace_or_message_is_not_told(tmp
 def test_a_message_whose_confirm_never_came_is_found_by_its_trace(tmp_path: Path, write: Any) -> None:
     found = told(
         tmp_path,
-        write(1, "stored in the outbox", "streaming_app.outbox", events=1, views={TRACE: [VIEW]}),
+        write(1, "stored in the outbox", "streaming_app.recording.outbox", events=1, views={TRACE: [VIEW]}),
         committed(write, 2, OTHER_TASK, events=1, stored=1),
         published(write, 3, TASK, {TRACE: [VIEW]}, from_outbox=True),
         committed(write, 4, TASK, events=1, stored=0, redelivered=True),
@@ -198,7 +205,7 @@ def test_a_refused_view_is_told_with_its_reason(tmp_path: Path, write: Any) -> N
         write(
             2,
             "event refused, dead-lettered",
-            "history_worker.refusals",
+            "history_worker.unstorable_events",
             kind="database",
             reason="22P05 unsupported Unicode escape sequence",
             event_id=VIEW,
@@ -248,6 +255,18 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
         return CliRunner().invoke(command, arguments, input=given)
 
     return run
+
+
+def test_a_terminal_obeys_nothing_that_stands_in_a_log(run: Callable[..., Result]) -> None:
+    evil = "\x1b]0;mine\x07\u202e\ud800[/bold]"
+    lines = [
+        as_json(1, "request", "proxy", method=evil, path=evil, status=evil, trace_id=TRACE, event_id=VIEW),
+        as_json(2, f"{evil}", "streaming_app.recording.publisher", event_id=VIEW, trace_id=evil, reason=evil * 1_000),
+    ]
+    said = run(VIEW, "--logs", "-", given="\n".join(lines)).output
+    assert VIEW in said
+    assert "[/bold]" in said
+    assert not {"\x1b", "\x07", "\u202e", "\ud800"} & set(said)
 
 
 def test_logs_from_standard_input_tell_the_story_without_a_database(run: Callable[..., Result]) -> None:

@@ -12,13 +12,14 @@ import pytest
 from flask.testing import FlaskClient
 from structlog.testing import capture_logs
 
-from streaming_app import create_app, tracing
-from streaming_app.auth import Caller, Tokens
-from streaming_app.outbox import Outbox
-from streaming_app.publisher import Publisher
+from service import tracing
+from streaming_app import create_app
+from streaming_app.access.auth import Caller, Tokens
+from streaming_app.recording.outbox import Outbox
+from streaming_app.recording.publisher import Publisher
+from streaming_app.recording.request import View, check
+from streaming_app.recording.stream_views import started
 from streaming_app.settings import StreamingSettings
-from streaming_app.stream_views import started
-from streaming_app.view_request import View, check
 from tests.fakes import RecordingLink, an_event, ids
 from tests.waiting import until
 from view_events.event import VERSION, ViewEvent, by_trace, decode, encode, trace_ids
@@ -129,7 +130,7 @@ def test_every_event_of_a_request_gets_its_trace() -> None:
 
 
 def test_a_client_that_only_streams_begins_a_trace() -> None:
-    made = started("alice", "clip-1", datetime.now(UTC)).trace_id
+    made = started("alice", "clip-1", datetime.now(UTC), b"key").trace_id
     assert made
     assert len(made) == 32
 

@@ -12,10 +12,11 @@ from typing import Any, cast
 import pytest
 from werkzeug.datastructures import Headers
 
-from streaming_app import catalogue, create_app, rsgi, wsgi
-from streaming_app.services import Services
+from streaming_app import create_app, rsgi, wsgi
+from streaming_app.dependencies import Services
+from streaming_app.recording.stream_views import StreamViews
 from streaming_app.settings import StreamingSettings
-from streaming_app.stream_views import StreamViews
+from streaming_app.videos import catalogue
 from tests.clips import make_clip
 
 SETTINGS = {"secret_key": "a-secret-of-enough-length"}
@@ -107,7 +108,9 @@ class Site:
         app = rsgi.App(self.settings)
         app.adopt(self.flask, asyncio.get_running_loop())
         path, _, query = path.partition("?")
-        await app.__rsgi__(cast(Any, Scope(method, path, query, Headers(headers))), cast(Any, proto))
+        await app.__rsgi__(
+            cast(Any, Scope(method, path, query, Headers({"host": "localhost", **headers}))), cast(Any, proto)
+        )
 
 
 @pytest.fixture

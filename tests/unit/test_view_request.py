@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streaming_app.auth import AuthError, Caller
-from streaming_app.stream_views import derived_id
-from streaming_app.view_request import MAX_EVENTS, FieldError, NotJson, Unprocessable, View, check, decode
+from streaming_app.access.auth import AuthError, Caller
+from streaming_app.recording.request import MAX_EVENTS, FieldError, NotJson, Unprocessable, View, check, decode
+from streaming_app.recording.stream_views import derived_id
 from view_events.event import RETENTION, ViewEvent, event_id_time, new_event_id
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -39,7 +39,7 @@ def refuse(*views: Any, caller: Caller = ALICE, now: datetime = NOW) -> list[tup
 
 
 def an_id(when: datetime) -> str:
-    return str(derived_id(when, "test"))
+    return str(derived_id(when, "test", key=b"test"))
 
 
 def test_an_object_an_array_and_lines_say_the_same() -> None:
@@ -55,6 +55,23 @@ def test_what_the_client_leaves_out_is_made_here() -> None:
     assert event.playback_id.version == 4
     assert event.at == event.received_at == NOW
     assert event.viewer_id == "alice"
+
+
+def test_each_field_that_a_client_sends_reaches_the_event() -> None:
+    """Somebody who adds a field to `View` adds it here, and finds out whether `_event` hands it on."""
+    sent = view(
+        event_id=an_id(NOW),
+        playback_id=str(uuid4()),
+        played_from_s=2.5,
+        at="2026-06-01T11:59:00Z",
+        sent_at="2026-06-01T12:00:00Z",
+        viewer_id="bob",
+    )
+    assert sent.keys() == {*View.__struct_fields__}
+    (event,) = accept(sent, caller=INGEST)
+    del sent["sent_at"]  # it only corrects `at`
+    arrived = msgspec.to_builtins(event)
+    assert {name: arrived.get(name) for name in sent} == sent
 
 
 @pytest.mark.parametrize(
@@ -223,3 +240,14 @@ def test_the_event_survives_the_message() -> None:
     (event,) = accept(view(event_id=an_id(NOW), played_from_s=2))
     assert read(msgspec.json.decode(msgspec.json.encode(encode([event]))), version=1) == [event]
     assert isinstance(event.event_id, UUID)
+
+
+def test_a_position_far_behind_the_end_becomes_the_end() -> None:
+    views = [
+        {"kind": "progress", "video_id": "clip-1", "position_s": position, "played_from_s": since}
+        for position, since in [(604_800, 604_000), (100, 90), (15.5, 0)]
+    ]
+    decoded = decode(json.dumps(views).encode())
+    found = check(decoded, ALICE, NOW, {"clip-1"}.__contains__, duration_s=lambda _video_id: 15.0)
+    assert [(event.position_s, event.played_from_s) for event in found] == [(3_615.0, 3_615.0), (100, 90), (15.5, 0)]
+    assert check(decoded, ALICE, NOW, {"clip-1"}.__contains__)[0].position_s == 604_800

@@ -1,4 +1,4 @@
-"""The measurements, one a file. Each gives the figures of the table that it is about."""
+"""The measurements of `make bench`, one in each file. Each returns figures of the table."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """How much is measured, and who hears of the progress: `step(what)` is called before each piece of work."""
+    """How much is measured. `step(what)` is called before each piece of work, to show the progress."""
 
     rounds: int
-    share: float  #: of the full number of events; a quick run takes less
+    share: float  #: of the full number of events; a quick run measures fewer
     wanted: frozenset[str]
     step: Callable[[str], None]
-    peers: bool  #: whether the peers without a target run as well (P9)
+    peers: bool  #: whether peers without a target run, too (P9)
 
     def size(self, events: int, at_least: int = 1_000) -> int:
-        """So many events of a full run's."""
+        """Return how many events to measure, for a full run's number of events."""
         return max(at_least, int(events * self.share))
 
 
@@ -31,7 +31,7 @@ Measure = Callable[["Systems", Plan], list[Figure]]
 
 
 def table_of() -> dict[str, Measure]:
-    """Which measurement gives which figure, in the order of the table."""
+    """Return the measurement of each figure, in the order of the table."""
     from proof.bench.measurements import (
         draining,
         full_history,

@@ -1,4 +1,4 @@
-"""P3: a worker drains what waited for it. P3b: the same, from a producer that sends a task an event."""
+"""P3: a worker drains a backlog. P3b: the same for a producer that publishes one task per event."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import subprocess
 from collections.abc import Callable
 from time import time
 
-from flixtrail.local.environment import clean
-from flixtrail.local.program import ROOT
+from local.environment import clean
+from local.unsupervised_part import ROOT
 from proof.bench import backlog, cpu, traffic, trial
 from proof.bench.errors import BenchError
 from proof.bench.measurements import Plan
@@ -17,7 +17,7 @@ from proof.bench.systems import ACTORS, BATCHES, OURS, USUAL, System, Systems, p
 from proof.bench.trial import CLIENTS, Trial
 
 EVENTS, PEER_EVENTS = 100_000, 10_000
-#: A round; 100,000 in five of them.
+#: Tasks per round: 100,000 in five rounds.
 TASKS = 20_000
 ACKER = "a consumer that only acks"
 
@@ -54,10 +54,10 @@ def measure(systems: Systems, plan: Plan) -> list[Figure]:
             Figure(
                 name="P3",
                 title="One worker drains a backlog",
-                how=f"While no worker runs, {CLIENTS} clients post {sizes['P3']:,} events one by one; then one worker "
-                f"starts. The others find {sizes['peers']:,} tasks of one event each. Events / seconds from the moment "
-                "at which RabbitMQ has its consumer to the commit of the last row (to the last ack, where nothing is "
-                "written).",
+                how=f"While no worker runs, {CLIENTS} clients post {sizes['P3']:,} events one by one. Then one "
+                f"worker starts. The peers find {sizes['peers']:,} tasks of one event each. The rate is events / "
+                "seconds, from the moment at which RabbitMQ has the consumer to the commit of the last row "
+                "(to the last ack if nothing is written).",
                 series=named,
                 ratios=[divided(series[OURS], one, at_least=targets.get(one.name)) for one in named[1:]],
             )
@@ -76,7 +76,7 @@ def measure(systems: Systems, plan: Plan) -> list[Figure]:
 
 
 def _of_posts(systems: Systems, events: int) -> Trial:
-    """Our own backlog: what the streaming app made of single posts."""
+    """Make our own backlog, as the streaming app publishes single posts."""
     ours = systems[OURS]
     ours.stop_worker()
     ours.start_web()
@@ -87,7 +87,7 @@ def _of_posts(systems: Systems, events: int) -> Trial:
 
 
 def _of_views(systems: Systems, peer: System, events: int) -> Trial:
-    """A peer's backlog, made by its own web server."""
+    """Make a peer's backlog, with its own web server."""
     peer.stop_worker()
     peer.start_web()
     peer.rows.clear()
@@ -97,14 +97,14 @@ def _of_views(systems: Systems, peer: System, events: int) -> Trial:
 
 
 def _of_tasks(systems: Systems, system: System, events: int) -> Trial:
-    """Tasks of one event each, from a producer that only fills the queue."""
+    """Make tasks of one event each, with a producer that only fills the queue."""
     system.stop_worker()
     system.rows.clear()
     return _drained(system, backlog.of_events(systems, system, events), systems)
 
 
 def _drained(system: System, ids: list[str], systems: Systems) -> Trial:
-    """Start the worker and wait for the last row. Its start itself is not counted: neither time nor CPU."""
+    """Start the worker and wait for the last row. The start itself counts neither as time nor as CPU."""
     assert system.worker, system.name  # noqa: S101
     system.rows.settle()
     system.worker.start()

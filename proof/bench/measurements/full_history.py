@@ -1,4 +1,4 @@
-"""P7: what ten million rows that are there already change: for those who write, and for those who read a page."""
+"""P7: how ten million existing rows affect writing, and reading a page."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from proof.bench.results import Figure, Limit, Series, divided, percentile
 from proof.bench.rows import Rows
 from proof.bench.systems import OURS, System, Systems
 from proof.bench.traffic import VIEWERS
-from streaming_app.auth import Tokens
+from streaming_app.access.auth import Tokens
 
 FILLED = "filled"
 ROWS, EVENTS = 10_000_000, 100_000
-#: Rows that one statement makes: progress can be seen, and nothing waits for a huge transaction.
+#: Rows per statement, so that the progress is visible and nothing waits for a huge transaction.
 CHUNK_ROWS = 1_000_000
 PAGES, READERS = 2_000, 2
 P99_MS = 15.0
 
-#: Ids as UUIDv7 of the last 300 days, in their order; ten events a playback, the viewers one after another.
+#: Ids are UUIDv7 of the last 300 days, in order. A playback has ten events; the viewers follow one another.
 FILL_EVENTS = """
 INSERT INTO view_events
 SELECT (lpad(to_hex(ms), 12, '0') || '7' || lpad(to_hex(n % 4096), 3, '0') || '8' || lpad(to_hex(n), 15, '0'))::uuid,
@@ -53,13 +53,14 @@ def measure(systems: Systems, plan: Plan) -> list[Figure]:
                 plan.step(name)
                 system.start()
                 events = plan.size(EVENTS, 20_000)
-                # Connections, caches, and the pages: after a checkpoint each is written to the log whole, once. A table
-                # that is small has few; the pages of a large one would all be paid for in the two seconds that count.
+                # Warm up: connections, caches and pages. After a checkpoint, each page is written to the log completely
+                # once. A small table has few pages. For a large one, all of this cost would fall into the two seconds
+                # that count.
                 system.rows.settle()
                 trial.batches(system, events, into_empty=system is empty)
                 trial.batches(system, events, into_empty=system is empty).note(ingest[name])
                 pages[name].add(_page_p99_ms(systems, system, plan))
-                system.stop()  # the other one has the same port
+                system.stop()  # the other system has the same port
     finally:
         empty.stop()
         filled.stop()
@@ -67,9 +68,9 @@ def measure(systems: Systems, plan: Plan) -> list[Figure]:
     figure = Figure(
         name="P7",
         title=f"With {rows:,} rows there already",
-        how=f"P1 into a table with {rows:,} events of 300 days and their playbacks, in turn with an empty one, each "
-        f"after as many events that do not count (PostgreSQL warms up); and {PAGES:,} pages of "
-        f"`GET /api/history` for viewers drawn at random, {READERS} readers.",
+        how=f"P1 into a table with {rows:,} events of 300 days and their playbacks, in turn with an empty table. "
+        f"Before each, as many events are written that do not count, so that PostgreSQL is warm. Then {READERS} "
+        f"readers ask for {PAGES:,} pages of `GET /api/history` of random viewers.",
         series=[second, first, *pages.values()],
         ratios=[divided(second, first, at_least=0.8)],
         limits=[Limit(what="history page, p99", unit="ms", values=full_pages.values, at_most=P99_MS)],
@@ -96,7 +97,7 @@ def _fill(systems: Systems, rows: int, plan: Plan) -> System:
 
 
 def _page_p99_ms(systems: Systems, system: System, plan: Plan) -> float:
-    """Through the streaming app and the history API, as a page asks."""
+    """Measure through the streaming app and the history API, as a page does."""
     tokens, draw = Tokens(systems.nodes.state.secret("secret_key")), random.Random(1)  # noqa: S311 (not a secret)
     api = systems.history_api(system.database)
     viewers = [f"viewer-{draw.randrange(VIEWERS):05}" for _ in range(plan.size(PAGES, 400))]
@@ -104,7 +105,7 @@ def _page_p99_ms(systems: Systems, system: System, plan: Plan) -> float:
     try:
         api.start()
         api.wait(systems.history_api_answers, "it listened")
-        for part in (requests[: READERS * 50], requests):  # the first ones open connections
+        for part in (requests[: READERS * 50], requests):  # the first requests open connections
             clients = [part[reader::READERS] for reader in range(READERS)]
             outcome = Generator(Load(port=system.port, clients=clients, status=200)).wait()
     finally:

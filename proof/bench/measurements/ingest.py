@@ -1,4 +1,4 @@
-"""P1: bodies of 500 events, to committed rows. P1b: against the database alone."""
+"""P1: bodies of 500 events, until the rows are committed. P1b: the same compared with the database alone."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import json
 import subprocess
 import sys
 
-from flixtrail.local.environment import clean
-from flixtrail.local.postgres import HISTORY
-from flixtrail.local.program import ROOT
+from local.environment import clean
+from local.postgres import HISTORY
+from local.unsupervised_part import ROOT
 from proof.bench import cpu, traffic, trial
 from proof.bench.errors import BenchError
 from proof.bench.measurements import Plan
 from proof.bench.results import Figure, Series, divided
 from proof.bench.systems import ACTORS, BATCHES, OURS, USUAL, Systems
 from proof.bench.trial import BODY_EVENTS, Trial
-from streaming_app.publisher import BATCH_EVENTS
+from streaming_app.recording.publisher import BATCH_EVENTS
 
 #: Enough for about four seconds each.
 EVENTS = 200_000
-#: A body for each connection.
+#: One body for each connection.
 PEER_EVENTS = 4_000
 CONNECTIONS = 2
 HOW = (
-    f"Eight connections post bodies of {BODY_EVENTS} events (fifty playbacks of ten) with an ingest token. Events / "
-    "seconds from the first request to the commit of the last row."
+    f"Eight connections post bodies of {BODY_EVENTS} events (fifty playbacks of ten) with an ingest token. The "
+    "rate is events / seconds, from the first request to the commit of the last row."
 )
 
 
@@ -51,8 +51,8 @@ def measure(systems: Systems, plan: Plan) -> list[Figure]:
     second = Figure(
         name="P1b",
         title="The same, and the database alone",
-        how=f"The worker's own statement and batches of {BATCH_EVENTS:,}, as large as a message of ours, over "
-        f"{CONNECTIONS} connections from as many processes: no HTTP, no broker.",
+        how=f"Only the worker's own statement runs, in batches of {BATCH_EVENTS:,} (as large as a Flixtrail message), "
+        f"over {CONNECTIONS} connections from as many processes. There is no HTTP and no broker.",
         series=[series[OURS], bare],
     )
     if bare.values:
@@ -61,7 +61,7 @@ def measure(systems: Systems, plan: Plan) -> list[Figure]:
 
 
 def _bare(systems: Systems, events: int) -> Trial:
-    """As many events, written by processes of their own that each have their batches before the clock starts."""
+    """Write the same number of events from separate processes. Each has its batches before the clock starts."""
     ours = systems[OURS]
     ours.rows.clear()
     bodies = traffic.bodies(events, BATCH_EVENTS)

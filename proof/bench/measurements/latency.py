@@ -1,4 +1,4 @@
-"""P4: how long it takes from 202 until a row can be read."""
+"""P4: the time from the 202 until a row can be read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from proof.bench.systems import OURS, USUAL, System, Systems
 from proof.bench.trial import CLIENTS
 
 RATE, SECONDS = 300, 10
-#: How often the table is asked, and for how many of each client: what may be under way between 202 and the row.
+#: Seconds between two queries of the table, and events of each client to look for: those that may be between 202 and
+#: row.
 LOOK_EVERY_S, LOOK_AT = 0.002, 4
 SILENCE_S = 30
 P99_MS = 100.0
@@ -42,9 +43,9 @@ def measure(systems: Systems, plan: Plan) -> list[Figure]:
     figure = Figure(
         name="P4",
         title=f"From accepted to visible, at {RATE} events/s",
-        how=f"Open loop: {RATE} single events a second. A second connection asks the table every "
-        f"{LOOK_EVERY_S * 1000:.0f} ms which of them it sees. From the 202 at the client to the answer that has the "
-        "row; a row that is there before its 202 counts as 0.",
+        how=f"The client sends {RATE} single events a second, without waiting for answers (open loop). A second "
+        f"connection asks the table every {LOOK_EVERY_S * 1000:.0f} ms which of them it sees. The time is from the 202 "
+        "at the client to the answer that has the row. If the row is there before the 202, the time is 0.",
         series=[series[name, p] for p in PERCENTS for name in names],
         ratios=[divided(series[USUAL, p], series[OURS, p], at_least=1) for p in PERCENTS],
         limits=[Limit(what="p99, accepted to visible", unit="ms", values=ours_p99.values, at_most=P99_MS)],
@@ -53,7 +54,7 @@ def measure(systems: Systems, plan: Plan) -> list[Figure]:
 
 
 def _waits(system: System, events: int) -> tuple[list[float], cpu.Seconds]:
-    """Milliseconds of each event, and what one cost in CPU."""
+    """Return the milliseconds of each event, and the CPU cost of one."""
     clients = traffic.singles(events, CLIENTS)
     ids = trial.ids_of(clients)
     system.rows.clear()
@@ -71,9 +72,9 @@ def _waits(system: System, events: int) -> tuple[list[float], cpu.Seconds]:
 
 
 def _seen(system: System, clients: list[list[list[traffic.Event]]]) -> dict[str, float]:
-    """When each was first read. Raises Lost when nothing more comes.
+    """Return when each event was first read. Raises Lost when no more events appear.
 
-    A client sends one after another, so that its next few are all that can be there.
+    A client sends one event after another, so only its next few can be there.
     """
     unseen = [dict.fromkeys(body[0].event_id for body in bodies) for bodies in clients]
     of_client = {event_id: ids for ids in unseen for event_id in ids}
@@ -94,7 +95,7 @@ def _seen(system: System, clients: list[list[list[traffic.Event]]]) -> dict[str,
 
 
 def _answered(outcome: Outcome, clients: list[list[list[traffic.Event]]]) -> dict[str, float]:
-    """When each event got its 202. A client's requests are answered in their order."""
+    """Return when each event got its 202. A client's requests are answered in order."""
     count: dict[int, int] = defaultdict(int)
     answered = {}
     for client, _, when in outcome.times:

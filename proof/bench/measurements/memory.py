@@ -1,4 +1,4 @@
-"""P8: whether memory stays where it is."""
+"""P8: whether the memory use stays constant."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import psutil
 
-from flixtrail.local.program import Program
+from local.unsupervised_part import Program
 from proof.bench import trial
 from proof.bench.measurements import Plan
 from proof.bench.results import Figure, Limit, Series, divided
@@ -37,8 +37,8 @@ def measure(systems: Systems, plan: Plan) -> list[Figure]:
     figure = Figure(
         name="P8",
         title=f"Memory over {events:,} events",
-        how="Resident memory of each process that serves requests and of each that writes, as P1 goes on. The spread "
-        "is that of the processes.",
+        how="This is the resident memory of each web process and of each worker process while P1 goes on. The range is "
+        "over the processes.",
         series=[series for kind in kinds for series in (early[kind], late[kind])],
         ratios=[divided(late[kind], early[kind], at_most=MOST_GROWTH) for kind in kinds],
         limits=[
@@ -50,7 +50,7 @@ def measure(systems: Systems, plan: Plan) -> list[Figure]:
 
 
 def _send(ours: System, events: int) -> dict[str, dict[int, float]]:
-    """So many events more; then what each process has, in megabytes by its number."""
+    """Send so many more events. Then return the megabytes of each process, by process number."""
     assert ours.worker, "ours has one"  # noqa: S101
     trial.batches(ours, events)
     return {"web": _resident(ours.web), "worker": _resident(ours.worker)}

@@ -1,12 +1,12 @@
-"""P6: what more workers bring, when each waits for a database that is far away."""
+"""P6: how much more workers bring, if each waits for a distant database."""
 
 from __future__ import annotations
 
 from time import sleep
 
-from flixtrail.local import ports
-from flixtrail.local.postgres import ADMINISTRATOR, HISTORY, PORT
-from flixtrail.local.program import LOOK_EVERY_S, Program
+from local import ports
+from local.postgres import ADMINISTRATOR, HISTORY, PORT
+from local.unsupervised_part import LOOK_EVERY_S, Program
 from proof.bench import backlog, cpu, traffic, trial
 from proof.bench.measurements import Plan
 from proof.bench.results import Figure, Series, divided
@@ -16,7 +16,7 @@ from proof.chaos.proxy import BACK, ProxyProcess
 
 WORKERS = (1, 2, 4, 8)
 BATCH_EVENTS, DELAY_S = 50, 0.02
-#: Batches for each worker: about four seconds of waiting.
+#: Batches per worker: about four seconds of waiting.
 BATCHES = 48
 
 
@@ -34,10 +34,9 @@ def measure(systems: Systems, plan: Plan) -> list[Figure]:
     figure = Figure(
         name="P6",
         title=f"Workers side by side, {DELAY_S * 1000:.0f} ms from the database",
-        how=f"A proxy adds {DELAY_S * 1000:.0f} ms to every round trip to the database. {BATCHES} tasks of "
-        f"{BATCH_EVENTS} events for each worker (`-c 1`) are published once all of them wait for work, and each is "
-        "written by itself (TOGETHER_BYTES=1). Events / "
-        "seconds from the first commit to the last.",
+        how=f"A proxy adds {DELAY_S * 1000:.0f} ms to every round trip to the database. When all workers "
+        f"wait for work, {BATCHES} tasks of {BATCH_EVENTS} events for each worker (`-c 1`) are published. Each task is "
+        "written by itself (TOGETHER_BYTES=1). The rate is events / seconds, from the first commit to the last.",
         series=[*series.values()],
         ratios=[divided(series[count], series[1], at_least=7 if count == WORKERS[-1] else None) for count in (8, 2, 4)],
     )
@@ -49,7 +48,7 @@ def _drain(systems: Systems, url: str, count: int, batches: int) -> Trial:
     ours.rows.clear()
     bodies = traffic.bodies(count * batches * BATCH_EVENTS, BATCH_EVENTS)
     workers = [
-        # Each batch by itself: gathered, one worker would write the whole backlog in a few round trips.
+        # One batch at a time. Otherwise one worker would gather the whole backlog and write it in a few round trips.
         systems.worker(f"history-worker-{number}", url, processes=1, TOGETHER_BYTES="1")
         for number in range(1, count + 1)
     ]

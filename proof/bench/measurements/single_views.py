@@ -1,4 +1,4 @@
-"""P2: one event a request, to committed rows. P2b: against a Flask route that does nothing."""
+"""P2: one event per request, until the row is committed. P2b: compared with a Flask route that does nothing."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from proof.bench.trial import CLIENTS
 
 EVENTS, NOOP_EVENTS, USUAL_EVENTS = 12_800, 25_600, 2_560
 HOW = (
-    f"{CLIENTS} clients with connections that stay post one event a request, one after another. Events / seconds from "
-    "the first request to the commit of the last row."
+    f"{CLIENTS} clients keep their connections open and post one event in each request, one after another. The rate is "
+    "events / seconds, from the first request to the commit of the last row."
 )
 
 
@@ -39,8 +39,8 @@ def measure(systems: Systems, plan: Plan) -> list[Figure]:
     ceiling = Figure(
         name="P2b",
         title="The same, and a route that does nothing",
-        how="The same requests to a Flask route that reads nothing and answers 202, on the streaming app's own server "
-        "and threads. Its rate counts answers; ours counts rows.",
+        how="The same requests go to a Flask route that reads nothing and answers 202, on the streaming app's own "
+        "server and threads. Its rate counts answers; Flixtrail's rate counts rows.",
         series=[series[OURS], series[NOOP]],
         ratios=[divided(series[OURS], series[NOOP], at_least=0.5)],
     )

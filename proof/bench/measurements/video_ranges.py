@@ -1,4 +1,4 @@
-"""P5: video bytes from the streaming app itself, beside nginx on the same file."""
+"""P5: video bytes from the streaming app itself, compared with nginx on the same file."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 import shutil
 from pathlib import Path
 
-from flixtrail.local import ports
-from flixtrail.local.environment import clean
-from flixtrail.local.installed import MORE_FOLDERS
-from flixtrail.local.part import Part
-from flixtrail.local.program import Program
+from local import ports
+from local.environment import clean
+from local.part import Part
+from local.rabbitmq_programs import MORE_FOLDERS
+from local.unsupervised_part import Program
 from proof.bench import cpu
 from proof.bench.errors import BenchError
 from proof.bench.load import Generator, Outcome, get
@@ -23,8 +23,8 @@ CLIENTS, RANGE_BYTES, FILE_BYTES = 8, 2 * 1024 * 1024, 256 * 1024 * 1024
 RANGES = 1_600
 MEGA = 1_000_000
 HOW = (
-    "Eight clients read ranges of 2 MiB of one file of 256 MiB, from the streaming app and from nginx (sendfile, "
-    "as many processes), both without a proxy between."
+    "Eight clients read ranges of 2 MiB from one file of 256 MiB, from the streaming app and from nginx (sendfile, "
+    "as many processes). There is no proxy in between."
 )
 CONFIGURATION = """\
 {user}worker_processes {processes}; daemon off; pid {folder}/nginx.pid; error_log stderr warn;
@@ -77,7 +77,7 @@ def measure(systems: Systems, plan: Plan) -> list[Figure]:
 
 
 def _read(port: int, path: str, ranges: int) -> Outcome:
-    """Each client goes through the file on its own way, so that not all read the same bytes at once."""
+    """Read the file. Each client uses an order of its own, so that not all read the same bytes at once."""
     starts = range(0, FILE_BYTES - RANGE_BYTES, RANGE_BYTES)
     clients = [
         [
@@ -91,7 +91,7 @@ def _read(port: int, path: str, ranges: int) -> Outcome:
 
 
 def _make_video(folder: Path) -> Path:
-    """A clip with a box of nothing (`free`) behind it: a valid MP4 of FILE_BYTES."""
+    """Make a clip, padded with an empty box (`free`): a valid MP4 of FILE_BYTES."""
     video = folder / "large.mp4"
     shutil.copyfile(folder / "clip-1.mp4", video)
     padding = FILE_BYTES - video.stat().st_size

@@ -1,4 +1,4 @@
-"""dramatiq: an actor's message for every view, one INSERT and one commit for each. It acknowledges late always."""
+"""dramatiq: one actor message, one INSERT and one commit for each view. dramatiq always acknowledges late."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from proof.bench.peers.web import application
 
 
 class QuorumBroker(RabbitmqBroker):  # type: ignore[misc]
-    """It declares classic queues; the others are measured on quorum queues."""
+    """dramatiq declares classic queues. The other peers are measured on quorum queues, so this broker declares one."""
 
     def _build_queue_arguments(self, queue_name: str) -> dict[str, Any]:
         return {**super()._build_queue_arguments(queue_name), "x-queue-type": "quorum"}

@@ -1,6 +1,6 @@
-"""The ceiling of one consumer in Python: takes tasks of one event from a queue, and only acknowledges each.
+"""The upper limit of one consumer in Python: it takes tasks of one event from a queue and only acknowledges them.
 
-`python -m proof.bench.peers.bare_consumer QUEUE COUNT` prints when the first one came, when the last one was
+`python -m proof.bench.peers.bare_consumer QUEUE COUNT` prints when the first task came, when the last one was
 acknowledged, and the CPU seconds.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 from kombu import Connection, Consumer, Queue
 
-#: As many as a usual worker with two processes and a multiplier of 64 holds.
+#: The prefetch count of a usual worker with two processes and a multiplier of 64.
 PREFETCH = 128
 SILENCE_S = 10
 
@@ -38,7 +38,7 @@ def main() -> None:
                     connection.drain_events(timeout=SILENCE_S)
                 except TimeoutError:
                     sys.exit(f"{seen} of {wanted} messages came")
-        # Until now the last ack may be on its way only; the answer to a question comes after it.
+        # The last ack may still be on its way. The answer to this request comes after it.
         connection.default_channel.queue_declare(queue, passive=True)
         ended = time.time()
     sys.stdout.write(json.dumps([began, ended, time.process_time() - cpu]) + "\n")

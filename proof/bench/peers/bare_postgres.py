@@ -1,7 +1,8 @@
-"""The ceiling of the database: our own statement and our batches over one connection, without HTTP and broker.
+"""The upper limit of the database: our own statement and batches over one connection, without HTTP and broker.
 
-`python -m proof.bench.peers.bare_postgres`, once for each connection: batches of events as the worker gets them, a JSON
-array a line, on standard input; `ready`, then, after a line on a second stream, the times of begin and end.
+`python -m proof.bench.peers.bare_postgres` runs once per connection. It reads from standard input: the number of
+batches, then each batch of events as a worker gets it, one JSON array per line. Then it prints `ready`. After one more
+line of input, it writes the batches, and prints the times of begin and end and its CPU seconds.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ import time
 
 import msgspec
 
-from history_worker.database import connect
 from history_worker.settings import DatabaseSettings
-from history_worker.writer import write
+from history_worker.store.writer import write
+from service.database import connect
+from service.settings import read
 from view_events.event import ViewEvent
-from view_events.settings import read
 
 
 def main() -> None:
@@ -27,7 +28,7 @@ def main() -> None:
     engine.connect().close()
     sys.stdout.write("ready\n")
     sys.stdout.flush()
-    sys.stdin.buffer.readline()  # go
+    sys.stdin.buffer.readline()  # wait for the signal to start
     cpu, began = time.process_time(), time.time()
     for batch in batches:
         write(engine, batch)

@@ -1,4 +1,4 @@
-"""celery-batches: a task for every view, which its worker collects and writes many at a time.
+"""celery-batches: one task for each view. Its worker collects tasks and writes many at a time.
 
 It pins celery < 5.7, so it has a virtual environment of its own. https://celery-batches.readthedocs.io/
 """
@@ -11,7 +11,7 @@ from celery_batches import Batches, SimpleRequest
 from proof.bench.peers import rows, settings
 from proof.bench.peers.web import application
 
-#: Its documentation: the prefetch count (this, times the processes) has to be above `flush_every`.
+#: Its documentation: the prefetch count (this, times the processes) must be above `flush_every`.
 FLUSH_EVERY = 500
 FLUSH_INTERVAL_S = 0.2
 

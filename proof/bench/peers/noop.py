@@ -1,7 +1,7 @@
-"""The ceiling of the web server: a Flask route that reads nothing, on the streaming app's own server and threads.
+"""The upper limit of the web server: a Flask route that reads nothing, on the streaming app's own server and threads.
 
-What is between the two rates is what the streaming app does for a view: authenticate, decode, check, publish, wait for
-the confirm.
+The difference between the two rates is the streaming app's work for a view: authenticate, decode, check, publish and
+wait for the confirm.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ import asyncio
 
 from flask import Flask, Response
 
+from service.logs import configure
+from service.settings import read
 from streaming_app.__main__ import server
 from streaming_app.rsgi import App
 from streaming_app.settings import StreamingSettings
-from view_events.logs import configure
-from view_events.settings import read
 
 ANSWER = b'{"accepted":1}'
 
 
 class NoopApp(App):
-    """The same event loop, the same threads, another Flask application."""
+    """The same event loop and threads, with another Flask application."""
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         configure(self._settings)

@@ -1,7 +1,8 @@
-"""Some other producer: puts tasks of one event each into a queue, as fast as it can.
+"""A different producer: publishes tasks of one event each to a queue, as fast as it can.
 
-`python -m proof.bench.peers.producer EXCHANGE ROUTING_KEY TASK`: the arguments of a task, a JSON array a line, on
-standard input. Publisher confirms are off: this only prepares a backlog, whose messages are counted before it is used.
+`python -m proof.bench.peers.producer EXCHANGE ROUTING_KEY TASK` reads the arguments of a task from standard input, one
+JSON array per line. Publisher confirms are off, because this only prepares a backlog. Its messages are counted before
+it is used.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def main() -> None:
         channel = connection.channel()
         for line in sys.stdin.buffer:
             message = app.amqp.as_task_v2(task_id := str(uuid4()), task, args=(), ignore_result=True)
-            # Celery's own body is [args, kwargs, options]; the arguments are JSON already.
+            # Celery's body is [args, kwargs, options]. The arguments are JSON already.
             body = b"[" + line.rstrip() + b', {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
             prepared = channel.prepare_message(
                 body,
@@ -31,7 +32,8 @@ def main() -> None:
                 properties={"delivery_mode": 2, "correlation_id": task_id},
             )
             channel.basic_publish(prepared, exchange=exchange, routing_key=routing_key)
-        # The channel answers after all that came before. To close the connection at once would lose the last messages.
+        # The broker answers the close of the channel after all messages before it. Closing the connection at once would
+        # lose the last messages.
         channel.close()
 
 

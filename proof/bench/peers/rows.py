@@ -1,4 +1,4 @@
-"""One INSERT into the same columns, over a connection that stays open: one a thread, so one a prefork process."""
+"""Inserts into the same columns, over an open connection: one per thread, so one per prefork process."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _local = threading.local()
 
 
 def insert(view: Mapping[str, Any]) -> None:
-    """One row, one commit."""
+    """Insert one row in one commit."""
     connection = _connection()
     connection.execute(INSERT, {"played_from_s": None, **view})
     connection.commit()
 
 
 def insert_many(views: Sequence[Mapping[str, Any]]) -> None:
-    """Many rows, one commit. psycopg sends them in pipeline mode."""
+    """Insert many rows in one commit. psycopg sends them in pipeline mode."""
     connection = _connection()
     with connection.cursor() as cursor:
         cursor.executemany(INSERT, [{"played_from_s": None, **view} for view in views])

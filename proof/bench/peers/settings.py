@@ -1,4 +1,4 @@
-"""Celery's settings of the peers: what its guide to optimizing and its page on RabbitMQ advise for short tasks.
+"""The peers' Celery settings: what its guide to optimizing and its page on RabbitMQ advise for short tasks.
 
 https://docs.celeryq.dev/en/stable/userguide/optimizing.html
 https://docs.celeryq.dev/en/stable/getting-started/backends-and-brokers/rabbitmq.html
@@ -13,11 +13,11 @@ from kombu import Queue
 
 
 def celery(queue: str, *, prefetch_multiplier: int) -> dict[str, Any]:
-    """Persistent, confirmed, acknowledged late, on a quorum queue."""
+    """Return settings for persistent messages, confirms, late acknowledgement and a quorum queue."""
     return {
         "broker_url": os.environ["AMQP_URL"],
         "broker_transport_options": {"confirm_publish": True},
-        "broker_pool_limit": int(os.environ.get("WEB_THREADS", "32")),  # a connection for each thread that publishes
+        "broker_pool_limit": int(os.environ.get("WEB_THREADS", "32")),  # one connection for each thread that publishes
         "task_queues": [Queue(queue, durable=True, queue_arguments={"x-queue-type": "quorum"})],
         "task_default_queue": queue,
         "task_acks_late": True,
@@ -25,7 +25,7 @@ def celery(queue: str, *, prefetch_multiplier: int) -> dict[str, Any]:
         "task_ignore_result": True,
         "task_serializer": "json",
         "accept_content": ["json"],
-        "worker_prefetch_multiplier": prefetch_multiplier,  # many short tasks: "64 or 128"
+        "worker_prefetch_multiplier": prefetch_multiplier,  # the guide's value for many short tasks: "64 or 128"
         "worker_detect_quorum_queues": True,
         "worker_send_task_events": False,
         "broker_connection_retry_on_startup": True,

@@ -1,4 +1,6 @@
-"""The usual way: `task.delay()` for every view, one INSERT and one commit for every task. The same Celery as ours."""
+"""The usual way: `task.delay()` for each view, and one INSERT and one commit for each task. Same Celery version as
+ours.
+"""
 
 from __future__ import annotations
 

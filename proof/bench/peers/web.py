@@ -1,4 +1,4 @@
-"""The usual Flask route: a task for every view."""
+"""The usual Flask route: one task for each view."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flask import Flask, request
 
 
 def application(record: Callable[[dict[str, Any]], object]) -> Flask:
-    """`POST /api/views` that calls `record` (a task's `delay`) once a view, and answers 202."""
+    """Make `POST /api/views`, which calls `record` (a task's `delay`) once for each view and answers 202."""
     app = Flask(__name__)
 
     @app.post("/api/views")

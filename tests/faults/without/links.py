@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import Celery
 
-from streaming_app.broker import CONFIRMED, BrokerLink
+from streaming_app.recording.broker import CONFIRMED, BrokerLink
 
 
 class Unconfirmed(BrokerLink):

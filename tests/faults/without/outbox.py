@@ -3,7 +3,7 @@
 import sqlite3
 from pathlib import Path
 
-from streaming_app import outbox_file
+from streaming_app.recording import outbox_file
 from tests.faults import accepter
 
 

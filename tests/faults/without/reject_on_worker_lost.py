@@ -1,4 +1,4 @@
-"""The worker, not giving back the message of a process of its pool that died."""
+"""The worker, which does not requeue the message of a process of its pool that died."""
 
 from history_worker.app import app
 

@@ -2,8 +2,8 @@
 
 from sqlalchemy import text
 
-from history_worker import writer
 from history_worker.app import app
+from history_worker.store import writer
 
 __all__ = ["app"]
 

@@ -1,1 +1,0 @@
-"""The schema of the history database, step by step."""

@@ -1,0 +1,1 @@
+"""The migrations: the schema of the history database, step by step."""

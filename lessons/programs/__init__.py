@@ -1,0 +1,1 @@
+"""Programs that lessons start as processes of their own, for example to kill them."""

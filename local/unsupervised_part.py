@@ -1,0 +1,90 @@
+"""Runs a part (local/part.py) without a supervisor: for a benchmark or a lesson."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic, sleep
+
+import psutil
+
+from local import leftover_processes
+from local.errors import PartFailed
+from local.part import Part
+from local.state import State
+
+LOOK_EVERY_S = 0.02
+#: Seconds for a program to start: a machine with two cores that starts eight of them is slow.
+START_DEADLINE_S = 90
+#: The folder of the sources. `proof` is not installed, and its programs must find it.
+ROOT = Path(__file__).parents[1]
+
+
+class Program:
+    """A part and its process. Its output goes to a file of the state folder."""
+
+    def __init__(self, part: Part, state: State) -> None:
+        self.name = part.name
+        self._part = part
+        self._state = state
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process, unless it runs already."""
+        if self._process is not None:
+            return
+        marks = {leftover_processes.STATE_MARK: str(self._state.folder), leftover_processes.PART_MARK: self.name}
+        with self._state.open_log(self.name) as log:
+            self._process = subprocess.Popen(  # noqa: S603
+                self._part.argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C reaches only the caller, which stops the programs in order
+                cwd=ROOT,
+                env={**self._part.environment, "PYTHONPATH": str(ROOT), **marks},
+            )
+
+    def stop(self) -> None:
+        """Ask the process to stop, wait, and kill what is left."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        below = self._below(process.pid)
+        process.send_signal(signal.Signals[f"SIG{self._part.stop_signal}"])
+        try:
+            process.wait(self._part.stop_wait_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        leftover_processes.end(child for child in below if child.is_running())
+
+    def processes(self) -> list[psutil.Process]:
+        """Return its process and all descendants."""
+        if self._process is None:
+            return []
+        try:
+            return [psutil.Process(self._process.pid), *self._below(self._process.pid)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def wait(self, there: Callable[[], bool], what: str) -> None:
+        """Wait until `there` is true. Raises PartFailed with the end of the log after the deadline, or if the program
+        ended.
+        """
+        deadline = monotonic() + START_DEADLINE_S
+        while not there():
+            if self._process is None or self._process.poll() is not None:
+                raise PartFailed(self._state.end_of_log(self.name, f"ended before {what}"))
+            if monotonic() > deadline:
+                raise PartFailed(self._state.end_of_log(self.name, f"is up, but {what} took over {START_DEADLINE_S} s"))
+            sleep(LOOK_EVERY_S)
+
+    @staticmethod
+    def _below(pid: int) -> list[psutil.Process]:
+        try:
+            return psutil.Process(pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
