@@ -23,8 +23,9 @@ pytestmark = [pytest.mark.compose, pytest.mark.timeout(420)]
 
 #: From the file on the disk to the answer of the new code.
 WITHIN_S = 2.0
-#: The same on a machine on which the imports alone take that long: as many times as long as they do.
-TIMES_THE_IMPORTS = 2.5
+#: The same where the imports alone take long, since the machine is slow or busy: as many times as long as they do. A
+#: process must end, another start, import, connect, and answer.
+TIMES_THE_IMPORTS = 4
 #: A small library that nothing here needs, from an index like all others.
 LIBRARY = "pyfiglet"
 
@@ -50,10 +51,10 @@ def edit(file: Path, old: str, new: str) -> float:
     return monotonic()
 
 
-def limit_s(stack: Stack) -> float:
-    """Seconds within which an edit shows on this machine, as busy as it is now."""
-    imports = "import time; began = time.time(); import history_worker.api; print(time.time() - began)"
-    taken = float(stack.compose("exec", "-T", "history-api", "python", "-c", imports))
+def limit_s(stack: Stack, service: str, module: str) -> float:
+    """Seconds within which an edit shows on this machine, as busy as it is now, in a service that imports `module`."""
+    imports = f"import time; began = time.time(); import {module}; print(time.time() - began)"
+    taken = float(stack.compose("exec", "-T", service, "python", "-c", imports))
     return max(WITHIN_S, TIMES_THE_IMPORTS * taken)
 
 
@@ -73,7 +74,7 @@ def test_an_edit_of_the_streaming_app_shows_within_two_seconds(developer: Stack)
     for old, new in (("alive", "edited once"), ("edited once", "edited twice"), ("edited twice", "alive")):
         began = edit(health, f'status="{old}"', f'status="{new}"')
         took.append(seconds_until(answers(new), began))
-    assert sorted(took)[1] < limit_s(developer), took
+    assert sorted(took)[1] < limit_s(developer, "streaming-app", "streaming_app.rsgi"), took
 
 
 def test_an_edit_of_a_template_shows_too(developer: Stack) -> None:
@@ -85,7 +86,7 @@ def test_an_edit_of_a_template_shows_too(developer: Stack) -> None:
         answer = nobody.get("/")
         return answer.status == 200 and "<!-- edited -->" in answer.data.decode()
 
-    assert seconds_until(shows, began) < limit_s(developer)
+    assert seconds_until(shows, began) < limit_s(developer, "streaming-app", "streaming_app.rsgi")
 
 
 def test_an_edit_of_the_history_api_shows_too(developer: Stack) -> None:
@@ -106,7 +107,7 @@ def test_an_edit_of_the_history_api_shows_too(developer: Stack) -> None:
     for old, new in (("alive", "edited once"), ("edited once", "edited twice"), ("edited twice", "alive")):
         began = edit(api, f'"status": "{old}"', f'"status": "{new}"')
         took.append(seconds_until(answers(new), began))
-    assert sorted(took)[1] < limit_s(developer), took
+    assert sorted(took)[1] < limit_s(developer, "history-api", "history_worker.api"), took
 
 
 def test_an_edit_of_a_worker_shows_within_two_seconds_and_loses_no_view(developer: Stack) -> None:
@@ -134,7 +135,7 @@ def test_an_edit_of_a_worker_shows_within_two_seconds_and_loses_no_view(develope
         finally:
             said.kill()
             reading.join()
-    assert min(took) < limit_s(developer), took
+    assert min(took) < limit_s(developer, "history-worker", "history_worker.tasks"), took
     # The history API starts anew, too.
     until(lambda: len(watched(alice, limit="100")) == sent, BROKER_S, what="all views stored")
 
