@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from functools import cache
 from typing import Any
 
 from celery import Celery
 from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import celeryd_after_setup, celeryd_init, setup_logging
+from sqlalchemy import Engine
 
 from history_worker.settings import WorkerSettings
-from safe_consumer import dead_letter_reasons, pgmq_polling, undecodable_properties
+from safe_consumer import dead_letter_reasons, options, pgmq_polling, undecodable_properties
 from safe_consumer.pgmq_reads import remember_reads
-from service import garbage_collection, logs
+from safe_consumer.retry import is_overdue
+from service import database, garbage_collection, logs
 from service.settings import SettingsError, read
 from view_events import topology
 
@@ -22,6 +25,8 @@ from view_events import topology
 ANSWER_S = 8
 #: The prefix of our tasks' names.
 OWN_TASKS = "history."
+#: The task that writes several messages in one transaction (history_worker/tasks.py).
+GROUP_TASK = "history.record_group"
 
 undecodable_properties.tolerate()
 try:
@@ -30,6 +35,28 @@ try:
     app.config_from_object("celeryconfig", force=True)
 except SettingsError as error:
     sys.exit(f"history worker: {error}")
+
+
+@cache
+def engine() -> Engine:
+    """Return this process's connection to PostgreSQL. It is opened after the fork.
+
+    It is a single one, because a process runs one task at a time.
+    """
+    return database.connect(settings.database_url, pool_size=1, hurry=is_overdue)
+
+
+options.use(
+    app,
+    options.Options(
+        queue=topology.HISTORY,
+        second_try_queue=topology.ALONE,
+        group_task=GROUP_TASK,
+        group_bytes=settings.together_bytes,
+        hold_s=settings.hold_s,
+        engine=engine,
+    ),
+)
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator]

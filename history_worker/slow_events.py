@@ -21,9 +21,9 @@ from sqlalchemy.exc import DBAPIError
 
 from history_worker import unstorable_events
 from history_worker.store.writer import Timeouts, can_write, write
-from history_worker.unstorable_events import Refused
+from history_worker.unstorable_events import Unstorable
 from safe_consumer.dead_letter_reasons import Reason
-from safe_consumer.retry import hold
+from safe_consumer.retry import until_committed
 from service import database, metrics
 from service.database import LOCK_NOT_AVAILABLE, QUERY_CANCELED, TookTooLong, sqlstate
 from view_events.event import ViewEvent, encode
@@ -48,11 +48,11 @@ _tries: dict[tuple[Name, UUID], int] = {}
 
 
 def write_together(engine: Engine, batch: Sequence[ViewEvent]) -> int:
-    """Write events of several messages. Raises TookTooLong, or the error, if each message is to be tried alone.
+    """Write events of several messages. Raises TookTooLong, or the error, if each message is to be tried by itself.
 
     That includes a wait for a lock that other events need not wait for: a row that somebody keeps locked.
     """
-    return hold(
+    return until_committed(
         lambda: _write(engine, batch),
         lambda error: _may_be_theirs(error) and _writes_others(engine, batch[0]),
     )
@@ -62,7 +62,7 @@ def _may_be_theirs(error: BaseException) -> bool:
     return isinstance(error, TookTooLong) or sqlstate(error) == LOCK_NOT_AVAILABLE
 
 
-class Trial:
+class SlowEventSearch:
     """Writes one message, and searches for its slow events if it has any."""
 
     def __init__(self, engine: Engine, name: Name) -> None:
@@ -73,23 +73,23 @@ class Trial:
         self._tried = False
         self._stored = 0
 
-    def write_what_can_be(self, batch: Sequence[ViewEvent]) -> tuple[int, list[Refused]]:
-        """Do the same as `unstorable_events.write_what_can_be`.
+    def write_storable(self, batch: Sequence[ViewEvent]) -> tuple[int, list[Unstorable]]:
+        """Do the same as `unstorable_events.write_storable`.
 
         Raises Reject after ROUND_S: the message is to continue later.
         """
         self._searching = any(map(self._tries_of, batch)) if _tries else False
         if not self._searching:
-            return unstorable_events.write_what_can_be(batch, self._write_part)
+            return unstorable_events.write_storable(batch, self._write_part)
         # The message was requeued in the middle of the search.
         given_up = [event for event in batch if self._tries_of(event) >= TRIES]
         gone = {event.event_id for event in given_up}
         others = [event for event in batch if event.event_id not in gone]
-        stored, refused = unstorable_events.write_what_can_be(others, self._write_part)
+        stored, refused = unstorable_events.write_storable(others, self._write_part)
         reason = Reason("too-slow", str(_too_long()))
-        return stored, refused + [Refused(event, reason) for event in encode(given_up)]
+        return stored, refused + [Unstorable(event, reason) for event in encode(given_up)]
 
-    def forget(self) -> None:
+    def forget_tries(self) -> None:
         """Forget the tries of its events: each is stored or a dead letter."""
         for key in [key for key in _tries if key[0] == self._name]:
             del _tries[key]
@@ -107,11 +107,11 @@ class Trial:
         return stored
 
     def _write_several(self, part: Sequence[ViewEvent]) -> int:
-        self._look_at_the_clock()
+        self._give_others_a_turn()
         # Before a search, the events get the timeout of every statement: nothing proves yet that they are to blame.
         limits = [_quick()] if self._searching else []
         try:
-            return hold(
+            return until_committed(
                 lambda: _write(self._engine, part, limits.pop() if limits else None),
                 lambda error: isinstance(error, TookTooLong) and _writes_others(self._engine, part[0]),
             )
@@ -123,11 +123,11 @@ class Trial:
 
     def _write_alone(self, event: ViewEvent) -> int:
         while True:
-            self._look_at_the_clock()
+            self._give_others_a_turn()
             try:
                 # A suspect may wait for a lock only for a moment, because its own time is to be measured.
                 timeouts = _strict() if self._searching or self._tries_of(event) else None
-                return hold(
+                return until_committed(
                     partial(_write, self._engine, [event], timeouts),
                     lambda error: isinstance(error, TookTooLong) and _writes_others(self._engine, event),
                 )
@@ -141,7 +141,7 @@ class Trial:
                 if tries >= TRIES:
                     raise
 
-    def _look_at_the_clock(self) -> None:
+    def _give_others_a_turn(self) -> None:
         """Raise Reject if the message has used up ROUND_S. Each round tries at least one event, so the search ends."""
         if self._tried and monotonic() - self._began > ROUND_S:
             metrics.worker().stored.inc(self._stored)  # the next time, their ids are known already

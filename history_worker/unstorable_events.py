@@ -36,7 +36,7 @@ BUNDLE = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Unstorable:
     """One event that cannot be stored, as it came, and the reason."""
 
     event: object
@@ -48,7 +48,7 @@ class Refused:
         return one_line(value) if isinstance(value, str) else None
 
 
-def decode_each(events: Sequence[object], version: int) -> tuple[list[ViewEvent], list[Refused]]:
+def decode_each(events: Sequence[object], version: int) -> tuple[list[ViewEvent], list[Unstorable]]:
     """Decode events one by one: returns the valid events, and the refused ones.
 
     Raises UnknownEventVersion; msgspec.ValidationError if `events` is not a list.
@@ -60,16 +60,16 @@ def decode_each(events: Sequence[object], version: int) -> tuple[list[ViewEvent]
     except msgspec.ValidationError:
         pass  # rare; only then is each event decoded by itself
     good: list[ViewEvent] = []
-    refused: list[Refused] = []
+    refused: list[Unstorable] = []
     for event in events:
         try:
             good += decode([event], version)
         except msgspec.ValidationError as invalid:
-            refused.append(Refused(event, Reason("no-event", one_line(invalid))))
+            refused.append(Unstorable(event, Reason("no-event", one_line(invalid))))
     return good, refused
 
 
-def without_too_old(batch: list[ViewEvent], now: datetime) -> tuple[list[ViewEvent], list[Refused]]:
+def split_too_old(batch: list[ViewEvent], now: datetime) -> tuple[list[ViewEvent], list[Unstorable]]:
     """Split a batch by age: the events to write, and the events that are too old.
 
     The row of an event that is too old may be gone. Then no worker can tell whether the event was stored and counted
@@ -80,13 +80,13 @@ def without_too_old(batch: list[ViewEvent], now: datetime) -> tuple[list[ViewEve
         return batch, []
     detail = f"its id is older than {(RETENTION + GRACE).days} days"
     too_old = [event for event in batch if event.event_id.int < oldest]
-    refused = [Refused(event, Reason("too-old", detail)) for event in encode(too_old)]
+    refused = [Unstorable(event, Reason("too-old", detail)) for event in encode(too_old)]
     return [event for event in batch if event.event_id.int >= oldest], refused
 
 
-def write_what_can_be(
+def write_storable(
     batch: Sequence[ViewEvent], write: Callable[[Sequence[ViewEvent]], int]
-) -> tuple[int, list[Refused]]:
+) -> tuple[int, list[Unstorable]]:
     """Write a batch. Returns how many rows were new, and the events that the database refuses for good.
 
     If PostgreSQL refuses the batch, it is halved, and each half is tried. If k of n events are refused, that costs O(k
@@ -102,13 +102,13 @@ def write_what_can_be(
         if not is_refusal(error):
             raise
         if len(batch) == 1:
-            return 0, [Refused(encode(batch)[0], Reason("database", describe(error)))]
+            return 0, [Unstorable(encode(batch)[0], Reason("database", describe(error)))]
     except TookTooLong as error:
         if len(batch) == 1:
-            return 0, [Refused(encode(batch)[0], Reason("too-slow", one_line(error)))]
+            return 0, [Unstorable(encode(batch)[0], Reason("too-slow", one_line(error)))]
     middle = len(batch) // 2
-    stored, refused = write_what_can_be(batch[:middle], write)
-    also_stored, also_refused = write_what_can_be(batch[middle:], write)
+    stored, refused = write_storable(batch[:middle], write)
+    also_stored, also_refused = write_storable(batch[middle:], write)
     return stored + also_stored, refused + also_refused
 
 
@@ -128,7 +128,7 @@ class Letter:
     reason: Reason
 
 
-def letters(refused: Sequence[Refused], root_id: str) -> list[Letter]:
+def letters(refused: Sequence[Unstorable], root_id: str) -> list[Letter]:
     """Make one dead letter for each event. If there are many events, those with the same reason share dead letters.
 
     The reason: each dead letter costs a round trip. Raises the errors of the JSON encoder.
@@ -148,7 +148,7 @@ def letters(refused: Sequence[Refused], root_id: str) -> list[Letter]:
     ]
 
 
-def dead_letter(refused: Sequence[Refused], task_id: str) -> None:
+def dead_letter(refused: Sequence[Unstorable], task_id: str) -> None:
     """Publish refused events to the dead-letter queue with confirms. Each message can be redriven as it is.
 
     Raises celery.exceptions.Reject if the broker has not confirmed them within KEEP_TRYING_S: the whole message is then
@@ -167,7 +167,7 @@ def dead_letter(refused: Sequence[Refused], task_id: str) -> None:
         Retrying(
             wait=wait_random_exponential(**BACKOFF_S),
             stop=stop_after_delay(KEEP_TRYING_S),
-            before_sleep=_say_not_taken,
+            before_sleep=_log_not_accepted,
             reraise=True,
         )(_publish, found, root_id, task_id, redriven)
     except Exception as error:
@@ -228,7 +228,9 @@ def id_of(event: Any, root_id: str) -> str:
     return str(uuid5(NAMESPACE_OID, f"{root_id} {json.dumps(event, sort_keys=True)}"))
 
 
-def _say_not_taken(state: RetryCallState) -> None:
+def _log_not_accepted(state: RetryCallState) -> None:
     if state.attempt_number == 1:
         reason = state.outcome.exception() if state.outcome else None
-        log.warning("the dead-letter queue cannot be reached; holding the message", reason=one_line(reason))
+        log.warning(
+            "the dead-letter queue cannot be reached; the message stays unacknowledged", reason=one_line(reason)
+        )

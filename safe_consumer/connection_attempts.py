@@ -24,7 +24,7 @@ VIRTUAL_HOST = "check the virtual host in AMQP_URL, and give the user permission
 SHAPE = "RabbitMQ has a queue or exchange of that name and another shape: CHANGELOG.md says what to do"
 
 
-class Admission:
+class ConnectionAttempts:
     """Counts and logs the attempts to connect to a broker. `name` is what the log calls the broker."""
 
     def __init__(self, name: str) -> None:
@@ -38,11 +38,11 @@ class Admission:
         """Log that the broker is away, or refuses this worker. `reason` replaces the error's text."""
         if self._away_since is None:
             self._away_since = monotonic()
-        self._tell("refuses this worker" if what_to_do(error) else "is away", error, broker, reason)
+        self._log("refuses this worker" if what_to_do(error) else "is away", error, broker, reason)
 
     def lost(self, error: BaseException, broker: str) -> None:
         """Log that an open connection has ended. The broker may have refused what the worker declared."""
-        self._tell("refuses what this worker needs" if what_to_do(error) else "has lost this worker", error, broker)
+        self._log("refuses what this worker needs" if what_to_do(error) else "has lost this worker", error, broker)
 
     def works(self) -> None:
         """Note that the worker consumes, and log that the broker is back."""
@@ -57,7 +57,7 @@ class Admission:
         self._pause_s = min(max(FIRST_PAUSE_S, self._pause_s * 2), LONGEST_PAUSE_S)
         return self._pause_s
 
-    def _tell(self, what: str, error: BaseException, broker: str, reason: str | None = None) -> None:
+    def _log(self, what: str, error: BaseException, broker: str, reason: str | None = None) -> None:
         reason = reason or words(error)
         if self._reasons.get(broker) == reason:
             return

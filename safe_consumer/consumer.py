@@ -15,15 +15,15 @@ from celery.worker.consumer.events import Events
 from celery.worker.consumer.tasks import Tasks
 from celery.worker.state import maybe_shutdown
 
-from history_worker.app import settings
-from safe_consumer.connection_attempts import Admission, what_to_do
-from safe_consumer.consumer_timeout import Patience
-from safe_consumer.dead_letter_reasons import Malformed, celery_headers, how_many, look, one_line, reason_of
-from safe_consumer.dead_lettering import Undertaker, bury
-from safe_consumer.group_commit import Gathering
-from safe_consumer.health import Heart
+from safe_consumer import options
+from safe_consumer.connection_attempts import ConnectionAttempts, what_to_do
+from safe_consumer.consumer_timeout import ConsumerTimeout
+from safe_consumer.dead_letter_reasons import Malformed, celery_headers, check_outline, how_many, one_line, reason_of
+from safe_consumer.dead_lettering import DeadLettering, dead_letter
+from safe_consumer.group_commit import GroupCommit
+from safe_consumer.health import HealthCheck
 from safe_consumer.remote_control import RemoteControl
-from safe_consumer.second_try import Alone
+from safe_consumer.second_try import SecondTry
 from service import connection_advice, metrics
 from view_events import topology
 
@@ -88,18 +88,21 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
             *(step for step in consumer.Consumer.Blueprint.default_steps if not step.endswith(LEFT_OUT)),
             RemoteControl,
             Topology,
-            Undertaker,
-            Patience,
-            Alone,
-            Heart,
+            DeadLettering,
+            ConsumerTimeout,
+            SecondTry,
+            HealthCheck,
         )
 
     _connected_at = float("-inf")
-    patience: Patience  #: set by the step Patience
+    consumer_timeout: ConsumerTimeout  #: set by that step
 
-    def __init__(self, on_task_request: Callable[[Any], None], *args: Any, **options: Any) -> None:
-        super().__init__(Gathering(on_task_request, settings.together_bytes, tell_malformed), *args, **options)
-        self.admission = Admission("RabbitMQ" if topology.is_amqp(self.app.conf.broker_url) else "PostgreSQL")
+    def __init__(self, on_task_request: Callable[[Any], None], *args: Any, app: Any, **celerys: Any) -> None:
+        gather = GroupCommit(on_task_request, options.of(app), log_malformed)
+        super().__init__(gather, *args, app=app, **celerys)
+        self.connection_attempts = ConnectionAttempts(
+            "RabbitMQ" if topology.is_amqp(self.app.conf.broker_url) else "PostgreSQL"
+        )
 
     def connect(self) -> Any:
         """Open the connection that delivers the messages. Waits while the broker is away."""
@@ -111,29 +114,29 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
     def ensure_connected(self, conn: Any) -> Any:
         """Return the connection once the broker accepts it. Raises WorkerShutdown if the worker is asked to stop."""
 
-        def say(error: BaseException, _pause_s: float = 0) -> None:
+        def failed(error: BaseException, _pause_s: float = 0) -> None:
             tls = bool(conn.ssl)
             about_tls = connection_advice.why(error, tls=tls) if connection_advice.advice(error, tls=tls) else None
-            self.admission.failed(error, conn.as_uri(), about_tls)
+            self.connection_attempts.failed(error, conn.as_uri(), about_tls)
 
         while True:
             try:
-                conn = conn.ensure_connection(say, callback=maybe_shutdown, **PAUSE_S)
+                conn = conn.ensure_connection(failed, callback=maybe_shutdown, **PAUSE_S)
             except (*conn.connection_errors, *conn.channel_errors) as refusal:
-                say(refusal)
+                failed(refusal)
                 conn.maybe_switch_next()  # another node of a cluster may accept it
-                _wait(self.admission.next_pause_s())
+                _wait(self.connection_attempts.next_pause_s())
             else:
                 self.first_connection_attempt = False
                 return conn
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Close the connection as Celery does, but log one line. Pauses if somebody must change the broker first."""
-        self.admission.lost(exc, self.connection.as_uri())
+        self.connection_attempts.lost(exc, self.connection.as_uri())
         CELERYS_LOG.setLevel(logging.ERROR)  # until the worker consumes: Celery would log several lines per attempt
         super().on_connection_error_after_connected(exc)
         if what_to_do(exc):
-            _wait(self.admission.next_pause_s())
+            _wait(self.connection_attempts.next_pause_s())
         else:
             CELERYS_LOG.setLevel(logging.NOTSET)
 
@@ -141,17 +144,17 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
         """Note that the worker consumes now."""
         super().on_ready()
         CELERYS_LOG.setLevel(logging.NOTSET)
-        self.admission.works()
+        self.connection_attempts.works()
 
-    def create_task_handler(self, **options: Any) -> Callable[[Any], None]:
+    def create_task_handler(self, **celerys: Any) -> Callable[[Any], None]:
         """Return Celery's handler, for well-formed messages only. Others could end the worker or use its rights."""
-        handle = super().create_task_handler(**options)
+        handle = super().create_task_handler(**celerys)
         if topology.is_amqp(self.app.conf.broker_url):
-            self.patience.watch(self.task_consumer.channel)
+            self.consumer_timeout.notice_cancels_on(self.task_consumer.channel)
 
         def handle_or_dead_letter(message: Any) -> None:
             try:
-                look(message)
+                check_outline(message)
             except Malformed as malformed:
                 self.on_decode_error(message, malformed)
             else:
@@ -163,8 +166,8 @@ class Consumer(consumer.Consumer):  # type: ignore[misc]
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Dead-letter a message that cannot be decoded. Celery would acknowledge it, and the message would be lost."""
-        tell_malformed(message, exc)
-        bury(message, reason_of(exc))
+        log_malformed(message, exc)
+        dead_letter(message, reason_of(exc))
 
 
 def _wait(seconds: float) -> None:
@@ -175,7 +178,7 @@ def _wait(seconds: float) -> None:
         sleep(0.1)
 
 
-def tell_malformed(message: Any, error: Exception) -> None:
+def log_malformed(message: Any, error: Exception) -> None:
     """Log and count a message that is dead-lettered because no worker can run it."""
     task_id = message.headers.get("id")
     log.error(

@@ -19,18 +19,18 @@ from celery import bootsteps
 from celery.worker import state
 from celery.worker.consumer.tasks import Tasks
 
-from history_worker.app import settings
-from safe_consumer.health import PULSE
+from safe_consumer import options
+from safe_consumer.health import HEALTH
 from view_events import topology
 
 log = structlog.get_logger(__name__)
 
 #: Seconds between two checks. Together with BACKOFF_S (safe_consumer/retry.py) less than 5 s, so that the worker
 #: soon notices that PostgreSQL is back.
-LOOK_EVERY_S = 1
+CHECK_EVERY_S = 1
 
 
-class Patience(bootsteps.StartStopStep):  # type: ignore[misc]
+class ConsumerTimeout(bootsteps.StartStopStep):  # type: ignore[misc]
     """Celery's step that requeues all messages and pauses the worker if one was unacknowledged for HOLD_S.
 
     The object stays the same across reconnects.
@@ -47,56 +47,56 @@ class Patience(bootsteps.StartStopStep):  # type: ignore[misc]
         self._under_way: set[Any] = set()
         self._paused_at = 0.0
         self._consumer = consumer
-        consumer.on_task_message.add(self._note)
-        consumer.patience = self
+        consumer.on_task_message.add(self._remember)
+        consumer.consumer_timeout = self
 
     def start(self, consumer: Any) -> None:
         self._delivered.clear()  # RabbitMQ has requeued what came over an earlier connection
         if topology.is_amqp(consumer.app.conf.broker_url) and consumer.hub:
-            self._timer = consumer.timer.call_repeatedly(LOOK_EVERY_S, self.look, (consumer,))
+            self._timer = consumer.timer.call_repeatedly(CHECK_EVERY_S, self.check, (consumer,))
 
     def stop(self, consumer: Any) -> None:
         if self._timer is not None:
             consumer.timer.cancel(self._timer)
             self._timer = None
 
-    def watch(self, channel: Any) -> None:
+    def notice_cancels_on(self, channel: Any) -> None:
         """Make this channel's consumers report when RabbitMQ cancels them. Otherwise py-amqp ends the connection."""
         consume = channel.basic_consume
 
-        def watched(*args: Any, **options: Any) -> Any:
-            return consume(*args, **options | {"on_cancel": self.cancelled})
+        def consume_and_notice(*args: Any, **amqps: Any) -> Any:
+            return consume(*args, **amqps | {"on_cancel": self.cancelled})
 
-        channel.basic_consume = watched
+        channel.basic_consume = consume_and_notice
 
-    def look(self, consumer: Any) -> None:
+    def check(self, consumer: Any) -> None:
         """Pause if a message has been unacknowledged for too long. Resume when a process has finished one."""
         if self._queues:
             if not self._under_way or not self._under_way.issubset(state.active_requests):
                 self._resume(consumer)
-        elif self._oldest_s() > settings.hold_s:
-            self._pause(consumer, "could not write for too long: requeued what was held, and stopped consuming")
+        elif self._oldest_s() > options.of(consumer.app).hold_s:
+            self._pause(consumer, "could not write for too long: requeued all messages, and stopped consuming")
 
     def cancelled(self, _tag: str) -> None:
         """React to RabbitMQ cancelling the consumer. Raises a channel error if the reason is that the queue is gone."""
         log.warning("RabbitMQ cancelled the consumer")
-        topology.HISTORY(self._consumer.connection.default_channel).queue_declare(passive=True)
+        options.of(self._consumer.app).queue(self._consumer.connection.default_channel).queue_declare(passive=True)
         if not self._queues:
-            self._pause(self._consumer, "RabbitMQ waited for too long: requeued what was held, and stopped consuming")
+            self._pause(self._consumer, "RabbitMQ waited for too long: requeued all messages, and stopped consuming")
 
-    def _note(self, request: Any) -> None:
+    def _remember(self, request: Any) -> None:
         self._delivered[request] = monotonic()
 
-    def _held(self) -> list[Any]:
+    def _unacknowledged(self) -> list[Any]:
         return [request for request in list(self._delivered) if not request.acknowledged]
 
     def _oldest_s(self) -> float:
         now = monotonic()
-        return max((now - self._delivered[request] for request in self._held()), default=0.0)
+        return max((now - self._delivered[request] for request in self._unacknowledged()), default=0.0)
 
     def _pause(self, consumer: Any, why: str) -> None:
         oldest_s = self._oldest_s()
-        PULSE.paused(paused=True)
+        HEALTH.paused(paused=True)
         self._queues = [queue.name for queue in consumer.task_consumer.queues]
         self._under_way = set(state.active_requests)
         self._paused_at = monotonic()
@@ -105,8 +105,8 @@ class Patience(bootsteps.StartStopStep):  # type: ignore[misc]
         for name in self._queues:
             consumer.task_consumer.cancel_by_queue(name)
         # After the cancel, so that these include what arrived meanwhile.
-        held = self._held()
-        for request in held:
+        requeued = self._unacknowledged()
+        for request in requeued:
             request.requeue()
             if request not in self._under_way:
                 state.task_ready(request)
@@ -115,7 +115,7 @@ class Patience(bootsteps.StartStopStep):  # type: ignore[misc]
             consumer.controller.semaphore.clear()
         log.warning(
             why,
-            messages=len(held),
+            messages=len(requeued),
             oldest_s=round(oldest_s, 1),
         )
 
@@ -127,5 +127,5 @@ class Patience(bootsteps.StartStopStep):  # type: ignore[misc]
             queues.select_add(queues[name])
         for name in names:
             consumer.add_task_queue(name)
-        PULSE.paused(paused=False)
+        HEALTH.paused(paused=False)
         log.info("consuming again", paused_s=round(monotonic() - self._paused_at, 1))

@@ -31,7 +31,7 @@ undecodable_properties.tolerate()
 #: ends.
 READER = "views.dead.reader"
 READER_WAIT_S = 5
-LOOK_EVERY_S = 0.2
+RETRY_EVERY_S = 0.2
 #: The largest prefetch that RabbitMQ allows for a quorum queue.
 PREFETCH = 2_000
 #: The default exchange: it delivers to the queue with that name, and to no other.
@@ -75,7 +75,7 @@ class DeadLetter:
         try:
             return reason(self.message)
         except Exception as error:  # noqa: BLE001 (a message may hold anything; one must not hide the others)
-            return Reason("undecodable", f"it cannot be looked into: {type(error).__name__}")
+            return Reason("undecodable", f"it cannot be read: {type(error).__name__}")
 
     @property
     def died_at(self) -> datetime | None:
@@ -139,7 +139,7 @@ class DeadLetters:
         """Return how many messages are in the queue and not delivered to a reader."""
         return int(DEAD_LETTERS(self.channel).queue_declare(passive=True).message_count)
 
-    def tried_alone(self) -> int:
+    def in_second_try(self) -> int:
         """Return how many messages reached the delivery limit and are not here yet: a worker tries them once more."""
         return int(ALONE(self.channel).queue_declare(passive=True).message_count)
 
@@ -217,6 +217,6 @@ def _become_reader(connection: Connection) -> None:
         except ResourceLocked:  # RabbitMQ has closed the channel, too
             if monotonic() > deadline:
                 raise AlreadyRead from None
-            sleep(LOOK_EVERY_S)
+            sleep(RETRY_EVERY_S)
         else:
             return

@@ -28,10 +28,10 @@ RETRY_S = 5
 #: Seconds for one attempt. The event loop has other work.
 ATTEMPT_S = 0.5
 
-_of_this_worker: Undertaker | None = None
+_of_this_worker: DeadLettering | None = None
 
 
-class Undertaker(bootsteps.StartStopStep):  # type: ignore[misc]
+class DeadLettering(bootsteps.StartStopStep):  # type: ignore[misc]
     """Celery's step that dead-letters messages. It keeps a waiting message unacknowledged, so that none is lost."""
 
     requires = (Tasks,)
@@ -47,7 +47,7 @@ class Undertaker(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def start(self, consumer: Any) -> None:
         self._waiting.clear()  # RabbitMQ delivers what came over an earlier connection again
-        self._timer = consumer.timer.call_repeatedly(RETRY_S, self.work)
+        self._timer = consumer.timer.call_repeatedly(RETRY_S, self.move_waiting)
 
     def stop(self, consumer: Any) -> None:
         if self._timer is not None:
@@ -56,7 +56,7 @@ class Undertaker(bootsteps.StartStopStep):  # type: ignore[misc]
         self._waiting.clear()
         self._discard()
 
-    def bury(self, message: Any, reason: Reason) -> None:
+    def dead_letter(self, message: Any, reason: Reason) -> None:
         """Dead-letter a message for this reason."""
         amqp = topology.is_amqp(self._consumer.app.conf.broker_url)
         if amqp and not is_forged(message.headers):
@@ -64,9 +64,9 @@ class Undertaker(bootsteps.StartStopStep):  # type: ignore[misc]
             return
         self._waiting.append((message, reason))
         if len(self._waiting) == 1:
-            self.work()
+            self.move_waiting()
 
-    def work(self) -> None:
+    def move_waiting(self) -> None:
         """Move the waiting messages. Each is acknowledged last.
 
         After a crash the message is still in its queue, perhaps together with its copy.
@@ -79,7 +79,9 @@ class Undertaker(bootsteps.StartStopStep):  # type: ignore[misc]
                 message.ack_log_error(log, self._consumer.connection_errors)
                 self._waiting.popleft()
         except self._away() as error:
-            log.warning("the dead-letter queue cannot be reached; holding the message", reason=one_line(error))
+            log.warning(
+                "the dead-letter queue cannot be reached; the message stays unacknowledged", reason=one_line(error)
+            )
             self._discard()
 
     def _away(self) -> tuple[type[BaseException], ...]:
@@ -122,8 +124,8 @@ class Undertaker(bootsteps.StartStopStep):  # type: ignore[misc]
             drop(connection)
 
 
-def bury(message: Any, reason: Reason) -> None:
+def dead_letter(message: Any, reason: Reason) -> None:
     """Dead-letter a message of this worker for this reason."""
     if _of_this_worker is None:
-        raise RuntimeError("a worker's consumer makes an undertaker before it takes messages")
-    _of_this_worker.bury(message, reason)
+        raise RuntimeError("the step DeadLettering must be created before the worker gets messages")
+    _of_this_worker.dead_letter(message, reason)

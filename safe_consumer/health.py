@@ -14,14 +14,14 @@ from celery.worker.consumer.tasks import Tasks
 
 from service import metrics
 
-#: Seconds between two beats of the event loop.
-BEAT_EVERY_S = 1
-#: After so many seconds without a beat, the event loop counts as stuck. Longer than its wait for a broker's answer
+#: Seconds between two notes that the event loop turns.
+NOTE_EVERY_S = 1
+#: After so many seconds without a note, the event loop counts as stuck. Longer than its wait for a broker's answer
 #: (ANSWER_S in history_worker/app.py).
 STUCK_S = 10
 
 
-class Pulse:
+class Health:
     """Notes when the event loop last turned, and whether the worker is connected and consumes.
 
     The event loop writes it; the thread that answers /healthz reads it.
@@ -29,43 +29,43 @@ class Pulse:
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
-        self._beat_at = clock()
+        self._turned_at = clock()
         self._connected = False
         self._paused = False
 
-    def beat(self) -> None:
+    def loop_turned(self) -> None:
         """Note that the event loop turns."""
-        self._beat_at = self._clock()
+        self._turned_at = self._clock()
 
     def connected(self, *, connected: bool) -> None:
         """Note that the connection to the broker was made or lost."""
-        self.beat()
+        self.loop_turned()
         self._connected = connected
-        self._tell()
+        self._set_gauge()
 
     def paused(self, *, paused: bool) -> None:
         """Note that the worker stopped consuming on purpose, or consumes again (safe_consumer/consumer_timeout.py)."""
         self._paused = paused
-        self._tell()
+        self._set_gauge()
 
     def fault(self) -> str | None:
         """Return what is wrong, in a few words. None: nothing."""
-        silent_s = self._clock() - self._beat_at
+        silent_s = self._clock() - self._turned_at
         if not self._connected:
             return "not connected to the broker"
         if silent_s > STUCK_S:
             return f"the event loop has not turned for {silent_s:.0f} s"
         return None
 
-    def _tell(self) -> None:
+    def _set_gauge(self) -> None:
         with metrics.NO_FORK:
             metrics.worker().consuming.set(self._connected and not self._paused)
 
 
-PULSE = Pulse()
+HEALTH = Health()
 
 
-class Heart(bootsteps.StartStopStep):  # type: ignore[misc]
+class HealthCheck(bootsteps.StartStopStep):  # type: ignore[misc]
     """Celery's step that notes every second, while the worker is connected, that the event loop turns."""
 
     requires = (Tasks,)
@@ -74,11 +74,11 @@ class Heart(bootsteps.StartStopStep):  # type: ignore[misc]
         self._timer: Any = None
 
     def start(self, consumer: Any) -> None:
-        PULSE.connected(connected=True)
-        self._timer = consumer.timer.call_repeatedly(BEAT_EVERY_S, PULSE.beat)
+        HEALTH.connected(connected=True)
+        self._timer = consumer.timer.call_repeatedly(NOTE_EVERY_S, HEALTH.loop_turned)
 
     def stop(self, consumer: Any) -> None:
-        PULSE.connected(connected=False)
+        HEALTH.connected(connected=False)
         if self._timer is not None:
             consumer.timer.cancel(self._timer)
             self._timer = None

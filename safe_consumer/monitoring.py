@@ -18,7 +18,7 @@ from wsgiref.simple_server import WSGIRequestHandler, make_server
 from celery.signals import worker_process_init
 
 from safe_consumer.dead_letter_reasons import KINDS, how_many
-from safe_consumer.health import PULSE
+from safe_consumer.health import HEALTH
 from safe_consumer.pgmq_reads import READ
 from service import metrics, metrics_files
 from service.host_header import Hosts
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 HOSTS = Hosts()
 #: How often to retry copying a set that the worker's main thread changes meanwhile.
-LOOKS = 100
+COPY_ATTEMPTS = 100
 
 
 class CannotListen(Exception):
@@ -70,7 +70,7 @@ def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[
         status, body = HTTPStatus.OK, held()
     elif environ["PATH_INFO"] != "/healthz":
         status, body = HTTPStatus.NOT_FOUND, {"detail": "There are /metrics, /healthz and /held."}
-    elif fault := PULSE.fault():
+    elif fault := HEALTH.fault():
         status, body = HTTPStatus.SERVICE_UNAVAILABLE, {"status": "unhealthy", "detail": fault}
     else:
         status, body = HTTPStatus.OK, {"status": "healthy"}
@@ -99,7 +99,7 @@ def held() -> dict[str, Any]:
 def _unacknowledged() -> set[Any]:
     from celery.worker import state
 
-    for _ in range(LOOKS):
+    for _ in range(COPY_ATTEMPTS):
         try:
             return {*state.reserved_requests, *state.active_requests}
         except RuntimeError:  # the worker received one more meanwhile

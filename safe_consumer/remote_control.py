@@ -44,14 +44,14 @@ class QuestionBox(Pidbox):  # type: ignore[misc]
         super().start(c)
         # Celery's own handler acknowledges, and ours for tasks rejects. This consumer has no acks, so both would close
         # the channel.
-        self.consumer.on_decode_error = _say_not_understood
+        self.consumer.on_decode_error = _log_not_understood
 
     def on_message(self, body: Any, message: Any) -> None:
         """Answer a question. Whatever the message contains, the worker goes on."""
         try:
             self._answer(body)
         except Exception as error:  # noqa: BLE001 (a stranger chose what is in it)
-            _say_not_understood(message, error)
+            _log_not_understood(message, error)
 
     def _answer(self, body: Any) -> None:
         # Celery would set its logical clock by the message's header; this does not. Events and answers carry the clock,
@@ -102,5 +102,5 @@ def is_name(value: object) -> bool:
     return isinstance(value, str) and 0 < len(value.encode(errors="replace")) <= LONGEST_NAME
 
 
-def _say_not_understood(_message: Any, error: BaseException) -> None:
+def _log_not_understood(_message: Any, error: BaseException) -> None:
     log.warning("a question of remote control was not understood", reason=type(error).__name__)

@@ -12,7 +12,7 @@ from celery.exceptions import Reject
 from celery.worker import request, state
 
 from safe_consumer.dead_letter_reasons import FAILED, fault, fault_of_events
-from safe_consumer.dead_lettering import bury
+from safe_consumer.dead_lettering import dead_letter
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +46,7 @@ class Request(request.Request):  # type: ignore[misc]
             super().reject(requeue)
             return
         self.acknowledged = True
-        bury(self.message, fault(self.message) or fault_of_events(self.message) or FAILED)
+        dead_letter(self.message, fault(self.message) or fault_of_events(self.message) or FAILED)
         self.send_event("task-rejected", requeue=False)
 
     def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> Any:  # noqa: FBT001, FBT002

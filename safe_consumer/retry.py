@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 #: random, so that workers do not all come back at once.
 BACKOFF_S = {"multiplier": 0.1, "max": 2}
 #: Seconds between two checks, during a pause, whether the worker is asked to stop.
-LOOK_EVERY_S = 0.1
+CHECK_EVERY_S = 0.1
 #: When the worker is asked to stop, a running statement may go on for so many seconds. A working PostgreSQL needs
 #: milliseconds, and a supervisor kills a worker that takes too long to stop.
 FINISH_S = 1.0
@@ -39,7 +39,7 @@ AWAY = "PostgreSQL is away"
 CANNOT = "PostgreSQL cannot take it"
 TOO_LONG = "a statement took too long"
 #: Names of errors by the beginning of their SQLSTATE. PostgreSQL works, but something blocks this statement.
-IN_THE_WAY = {
+BLOCKED = {
     "55P03": "waited too long for a lock",
     "40P01": "a deadlock",
     "40": "another transaction was in the way",
@@ -53,23 +53,23 @@ UNABLE = {
 }
 
 
-def trouble(error: BaseException) -> str:
+def describe(error: BaseException) -> str:
     """Return what is wrong, in words for the log."""
     state = sqlstate(error)
     if isinstance(error, TookTooLong):
         return TOO_LONG
-    for beginning, words in (IN_THE_WAY | UNABLE).items():
+    for beginning, words in (BLOCKED | UNABLE).items():
         if state is not None and state.startswith(beginning):
             return words
     return AWAY if is_outage(error) else CANNOT
 
 
-def is_in_the_way(error: BaseException) -> bool:
+def is_blocked(error: BaseException) -> bool:
     """Return whether PostgreSQL works and only this statement did not finish."""
-    return trouble(error) in (TOO_LONG, *IN_THE_WAY.values())
+    return describe(error) in (TOO_LONG, *BLOCKED.values())
 
 
-class Sight:
+class OutageLog:
     """Logs once, and not for every message, that this process cannot write to PostgreSQL, and that it can again."""
 
     def __init__(self) -> None:
@@ -77,24 +77,24 @@ class Sight:
         #: Whether there was more than a blocked statement.
         self._down = False
         #: What was logged already. All outages count as one kind; unforeseen errors are told apart by their SQLSTATE.
-        self._told: set[tuple[str, str | None]] = set()
+        self._logged: set[tuple[str, str | None]] = set()
 
-    def away(self, error: BaseException) -> None:
+    def failed(self, error: BaseException) -> None:
         """Note an error of a write. Logs it, unless an error of its kind was logged since the last success."""
         if self._since is None:
             self._since = monotonic()
-        what, state = trouble(error), sqlstate(error)
-        if not self._down and not is_in_the_way(error):
+        what, state = describe(error), sqlstate(error)
+        if not self._down and not is_blocked(error):
             self._down = True
             metrics.worker().database_up.set(0)
         known_as = (what, state if what == CANNOT else None)
-        if known_as in self._told:
+        if known_as in self._logged:
             return
-        self._told.add(known_as)
-        tell = log.error if what == CANNOT else log.warning
-        tell(f"{what}; holding the message", reason=str(error).splitlines()[0], sqlstate=state)
+        self._logged.add(known_as)
+        log_it = log.error if what == CANNOT else log.warning
+        log_it(f"{what}; the message stays unacknowledged", reason=str(error).splitlines()[0], sqlstate=state)
 
-    def back(self) -> None:
+    def succeeded(self) -> None:
         """Note that PostgreSQL answered. Logs it if there was an error before."""
         if self._since is None:
             return
@@ -103,10 +103,10 @@ class Sight:
         if self._down:
             metrics.worker().database_up.set(1)
         self._since, self._down = None, False
-        self._told.clear()
+        self._logged.clear()
 
 
-def why(error: BaseException) -> str:
+def blocked_label(error: BaseException) -> str:
     """Return the metric's label for what blocked a statement: one of `metrics.IN_THE_WAY`."""
     if isinstance(error, TookTooLong):
         return "too-slow"
@@ -115,10 +115,10 @@ def why(error: BaseException) -> str:
     return labels.get(state, "deadlock" if state == "40P01" else "conflict")
 
 
-SIGHT = Sight()
+OUTAGE_LOG = OutageLog()
 
 
-def hold(write: Callable[[], T], is_to_blame: Callable[[BaseException], bool] = lambda _error: False) -> T:
+def until_committed(write: Callable[[], T], is_to_blame: Callable[[BaseException], bool] = lambda _error: False) -> T:
     """Return the result of `write`; retry until PostgreSQL accepts it.
 
     Raises errors that are not PostgreSQL's, errors about the values, and errors for which `is_to_blame` says that the
@@ -127,24 +127,24 @@ def hold(write: Callable[[], T], is_to_blame: Callable[[BaseException], bool] = 
     """
 
     def is_to_be_tried_again(error: BaseException) -> bool:
-        if is_in_the_way(error):
-            metrics.worker().in_the_way.labels(why(error)).inc()
+        if is_blocked(error):
+            metrics.worker().in_the_way.labels(blocked_label(error)).inc()
         return is_worth_waiting(error) and not is_to_blame(error)
 
     try:
         result = Retrying(
             retry=retry_if_exception(is_to_be_tried_again),
             wait=wait_random_exponential(**BACKOFF_S),
-            before_sleep=_say_away,
+            before_sleep=_log_failure,
             sleep=_pause,
             reraise=True,
         )(write)
     except Reject:
         raise
     except Exception:
-        SIGHT.back()  # PostgreSQL answered
+        OUTAGE_LOG.succeeded()  # PostgreSQL answered
         raise
-    SIGHT.back()
+    OUTAGE_LOG.succeeded()
     return result
 
 
@@ -156,14 +156,14 @@ def is_worth_waiting(error: BaseException) -> bool:
     return isinstance(error, DBAPIError | TookTooLong) and not is_refusal(error)
 
 
-def hurry(waited_s: float) -> bool:
+def is_overdue(waited_s: float) -> bool:
     """Return whether to give up a statement that has waited so long, because the worker stops."""
     return min(waited_s, shutdown.asked_for_s()) > FINISH_S
 
 
-def _say_away(state: RetryCallState) -> None:
+def _log_failure(state: RetryCallState) -> None:
     if state.outcome and (error := state.outcome.exception()):
-        SIGHT.away(error)
+        OUTAGE_LOG.failed(error)
 
 
 def _pause(seconds: float) -> None:
@@ -172,5 +172,5 @@ def _pause(seconds: float) -> None:
         left = until - monotonic()
         if left <= 0:
             return
-        sleep(min(left, LOOK_EVERY_S))
+        sleep(min(left, CHECK_EVERY_S))
     raise Reject("the worker stops while PostgreSQL does not take it", requeue=True)

@@ -24,7 +24,7 @@ from kombu.transport.base import StdChannel
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from safe_consumer import shutdown
+from safe_consumer import options, shutdown
 from safe_consumer.dead_letter_reasons import (
     ALONE_SINCE,
     DETAIL,
@@ -44,53 +44,53 @@ from view_events import topology
 log = structlog.get_logger(__name__)
 
 #: Seconds between two checks of `history.alone`. A check is one round trip of a millisecond over an open connection.
-LOOK_EVERY_S = 2
+CHECK_EVERY_S = 2
 #: Seconds for which one check may go on taking messages. Other messages need the process, too.
-LOOK_S = 5
+CHECK_S = 5
 #: How many tries may end without a result. More than one, because the machine may lose its power during the first.
 TRIES = 3
 
 
-class Alone(bootsteps.StartStopStep):  # type: ignore[misc]
+class SecondTry(bootsteps.StartStopStep):  # type: ignore[misc]
     """Celery's step that makes a process of the pool check `history.alone` every few seconds. RabbitMQ only."""
 
     requires = (Tasks,)
 
     def __init__(self, _consumer: Any, **_: Any) -> None:
         self._timer: Any = None
-        self._look: Any = None
+        self._check: Any = None
         #: The check that waits for a free process. It is a weak reference: only the semaphore keeps the check. If the
         #: semaphore is cleared, the next check can be requested.
-        self._asked: Any = lambda: None
+        self._requested: Any = lambda: None
 
     def start(self, consumer: Any) -> None:
-        self._look = None  # a check that ran when the connection was lost may never report its end
+        self._check = None  # a check that ran when the connection was lost may never report its end
         if topology.is_amqp(consumer.app.conf.broker_url) and consumer.hub:
             semaphore = consumer.controller.semaphore if consumer.pool.uses_semaphore else None
-            self._timer = consumer.timer.call_repeatedly(LOOK_EVERY_S, self.look, (consumer.pool, semaphore))
+            self._timer = consumer.timer.call_repeatedly(CHECK_EVERY_S, self.request_check, (consumer.pool, semaphore))
 
     def stop(self, consumer: Any) -> None:
         if self._timer is not None:
             consumer.timer.cancel(self._timer)
             self._timer = None
 
-    def look(self, pool: Any, semaphore: Any) -> None:
+    def request_check(self, pool: Any, semaphore: Any) -> None:
         """Request a check, unless the last one still waits for a free process or still runs.
 
         A check takes a slot of the pool's semaphore, as a task does. The pool releases one slot after everything it
         runs.
         """
-        if self._asked() is not None or (self._look is not None and not self._look.ready()):
+        if self._requested() is not None or (self._check is not None and not self._check.ready()):
             return
         start = partial(self._start, pool)
         if semaphore is None:
             start()
         else:
-            self._asked = ref(start)
+            self._requested = ref(start)
             semaphore.acquire(start)
 
     def _start(self, pool: Any) -> None:
-        self._look = pool.apply_async(look)
+        self._check = pool.apply_async(try_waiting)
 
 
 class Link:
@@ -117,24 +117,26 @@ class Link:
 LINK = Link()
 
 
-def look() -> None:
+def try_waiting() -> None:
     """Try the messages in `history.alone` one after another, until the queue is empty.
 
     Runs in a process of the pool.
     """
-    from history_worker.tasks import engine
-
-    deadline = monotonic() + LOOK_S
+    ours = options.of(current_app)
+    deadline = monotonic() + CHECK_S
     try:
         channel = LINK.channel()
         while (
-            monotonic() < deadline and not shutdown.asked() and _something_waits(channel) and database_answers(engine())
+            monotonic() < deadline
+            and not shutdown.asked()
+            and _something_waits(channel)
+            and database_answers(ours.engine())
         ):
             raw = channel.basic_get(topology.ALONE.name)
-            if raw is None or not take(channel, raw, channel.message_to_python(raw)):
+            if raw is None or not try_one(channel, raw, channel.message_to_python(raw)):
                 break
     except AWAY as error:
-        log.debug("history.alone cannot be looked at", reason=one_line(error))
+        log.debug("history.alone cannot be read", reason=one_line(error))
         LINK.discard()
     except BaseException:
         LINK.discard()  # RabbitMQ requeues its unacknowledged message
@@ -159,7 +161,7 @@ def database_answers(engine: Engine) -> bool:
         return False
 
 
-def take(channel: StdChannel, raw: Any, message: Message) -> bool:
+def try_one(channel: StdChannel, raw: Any, message: Message) -> bool:
     """Reset a message's delivery count, or try the message, or give it up. Returns False if the check should end now.
 
     The message is acknowledged last. After a crash it is still in the queue, perhaps together with its copy.
@@ -175,7 +177,7 @@ def take(channel: StdChannel, raw: Any, message: Message) -> bool:
         give_up(channel, raw, wrong)
     else:
         task_id = one_line(headers["id"])
-        log.warning("trying alone what reached the delivery limit", task_id=task_id, tries=tries)
+        log.warning("trying once more what reached the delivery limit", task_id=task_id, tries=tries)
         args, kwargs = arguments(message)
         result = current_app.tasks[headers["task"]].apply(args, kwargs, task_id=task_id)
         if result.state == states.FAILURE:

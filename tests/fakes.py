@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any, NoReturn
 from uuid import uuid4
 
+from safe_consumer.options import Options
 from streaming_app.recording.errors import BrokerAway, InDoubt, NotAccepted, Refused
+from view_events import topology
 from view_events.event import ViewEvent, new_event_id
 
 
@@ -83,6 +87,16 @@ def an_event(**fields: object) -> ViewEvent:
         "received_at": now,
     }
     return ViewEvent(**{**values, **fields})  # type: ignore[arg-type]
+
+
+def consumer_options(**changed: Any) -> Options:
+    """The options of a consumer as a worker hands them in, without a database."""
+
+    def no_database() -> NoReturn:
+        raise AssertionError("a unit test has no database")
+
+    usual = Options(topology.HISTORY, topology.ALONE, "tests.group", 1024 * 1024, 1_200, no_database)
+    return replace(usual, **changed)
 
 
 def ids(events: Iterable[ViewEvent]) -> list[str]:

@@ -76,7 +76,7 @@ def list_(reason: str | None, amqp_url: str | None, state: Path, *, as_json: boo
     """List the dead letters, oldest first, and count them by reason."""
     with reading(amqp_url, state) as dead:
         letters = matching(read(dead), reason)
-        tried_alone = dead.tried_alone()
+        tried_alone = dead.in_second_try()
     counts = Counter(letter.reason.kind for letter in letters)
     if as_json:
         click.echo(json.dumps({"dead_letters": [summary(letter) for letter in letters], "counts": counts}, indent=2))

@@ -139,7 +139,7 @@ def write(engine: Engine, events: Sequence[ViewEvent], timeouts: Timeouts | None
 
     Views that were received before their viewer was erased are dropped. `timeouts` replaces the session's timeouts.
 
-    Raises sqlalchemy.exc.DBAPIError; then nothing of the batch is stored. `safe_consumer.retry.hold` retries.
+    Raises sqlalchemy.exc.DBAPIError; then nothing of the batch is stored. safe_consumer/retry.py retries.
     """
     with engine.begin() as transaction:
         if timeouts is not None:

@@ -21,10 +21,10 @@ from tests.waiting import until
 
 pytestmark = pytest.mark.rabbitmq
 
-AWAY = "PostgreSQL is away; holding the message"
-CANNOT = "PostgreSQL cannot take it; holding the message"
+AWAY = "PostgreSQL is away; the message stays unacknowledged"
+CANNOT = "PostgreSQL cannot take it; the message stays unacknowledged"
 BACK = "PostgreSQL is back"
-GAVE_BACK = "requeued what was held"
+GAVE_BACK = "requeued all messages"
 #: Within which PostgreSQL's return must be noticed.
 NOTICED_S = 5
 #: More than there are processes: some are tried again and again, and some are held ahead.

@@ -19,7 +19,7 @@ from history_worker.store import writer
 from history_worker.store.migrations.__main__ import configuration, upgrade
 from history_worker.store.queries import MAX_PAGE, history
 from history_worker.store.writer import write
-from history_worker.unstorable_events import write_what_can_be
+from history_worker.unstorable_events import write_storable
 from proof.chaos.recompute import playbacks_differ
 from tests.fakes import an_event
 from tests.integration import writer_before
@@ -245,7 +245,7 @@ def test_a_value_that_the_edge_refuses_is_refused_by_the_tables_too_and_its_neig
 ) -> None:
     good = [an_event(at=NOON + timedelta(seconds=second)) for second in range(4)]
     bad = an_event(**fields)
-    stored, refused = write_what_can_be([*good[:2], bad, *good[2:]], partial(write, engine))
+    stored, refused = write_storable([*good[:2], bad, *good[2:]], partial(write, engine))
     assert stored == len(good)
     assert [one.text("event_id") for one in refused] == [str(bad.event_id)]
     assert refused[0].reason.kind == "database"

@@ -26,7 +26,7 @@ from history_worker.store.migrations.__main__ import upgrade
 from history_worker.store.queries import history
 from history_worker.store.writer import write
 from proof.chaos.recompute import playbacks_differ
-from safe_consumer.retry import hold
+from safe_consumer.retry import until_committed
 from service import database
 from tests.demo import environment, program
 from tests.fakes import an_event
@@ -288,7 +288,7 @@ def test_a_writer_that_waits_longer_than_a_statement_may_tries_again(
 
     with engine.connect() as erasing:
         erasing.execute(text(f"SELECT pg_advisory_xact_lock({writer.ERASURE_LOCK})"))
-        writing = pool.submit(hold, attempt)
+        writing = pool.submit(until_committed, attempt)
         until(lambda: len(outages) > 1, what="the writer to give up twice")
     assert writing.result(10) == 3
     assert set(outages) == {"55P03"}

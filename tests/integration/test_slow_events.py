@@ -14,7 +14,7 @@ from sqlalchemy import Engine, text
 from structlog.testing import capture_logs
 
 from history_worker import slow_events
-from history_worker.slow_events import TRIES, Trial, write_together
+from history_worker.slow_events import TRIES, SlowEventSearch, write_together
 from safe_consumer import retry
 from service import database
 from service.database import TookTooLong
@@ -53,7 +53,7 @@ def engine(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
     """A worker's connection, whose statements may take little time."""
     an_empty(url).dispose()
     monkeypatch.setattr(database, "STATEMENT_TIMEOUT_MS", TIMEOUT_MS)
-    monkeypatch.setattr(retry, "SIGHT", retry.Sight())
+    monkeypatch.setattr(retry, "OUTAGE_LOG", retry.OutageLog())
     monkeypatch.setattr(slow_events, "_tries", {})
     engine = database.connect(url, pool_size=1)
     yield engine
@@ -88,7 +88,7 @@ def test_an_event_that_is_slow_by_itself_is_refused_and_all_others_are_stored(
 ) -> None:
     batch = [an_event(viewer_id=f"viewer-{number % 7}") for number in range(count)]
     batch[place] = slow = an_event(viewer_id=SLOW)
-    found, refused = Trial(engine, ("a task", 0)).write_what_can_be(batch)
+    found, refused = SlowEventSearch(engine, ("a task", 0)).write_storable(batch)
     assert found == count - 1
     assert [one.event for one in refused] == encode([slow])
     assert refused[0].reason == ("too-slow", "a statement took longer than 0.8 s")
@@ -109,16 +109,16 @@ def test_a_message_with_slow_events_lets_others_go_first(
     rounds = 0
     while True:
         rounds += 1
-        trial = Trial(engine, ("a task", 0))
+        trial = SlowEventSearch(engine, ("a task", 0))
         try:
-            found, refused = trial.write_what_can_be([slow, other])
+            found, refused = trial.write_storable([slow, other])
         except Reject as given_back:
             assert given_back.requeue
         else:
             break
     assert rounds == TRIES + 1
     assert ([one.event for one in refused], stored(url)) == (encode([slow]), ids([other]))
-    trial.forget()
+    trial.forget_tries()
     assert slow_events._tries == {}  # noqa: SLF001 (a redriven one begins anew)
     assert found <= 1
 
@@ -137,16 +137,16 @@ def test_who_waits_for_a_lock_is_no_slow_event(
 ) -> None:
     playback_id = uuid4()
     first, *later = [an_event(playback_id=playback_id) for _ in range(4)]
-    assert Trial(engine, ("first", 0)).write_what_can_be([first]) == (1, [])
+    assert SlowEventSearch(engine, ("first", 0)).write_storable([first]) == (1, [])
     somebody.execute(lock)
     began = time.monotonic()
     with capture_logs() as logs:
-        writing = pool.submit(lambda: Trial(engine, ("later", 0)).write_what_can_be(later))
+        writing = pool.submit(lambda: SlowEventSearch(engine, ("later", 0)).write_storable(later))
         until(lambda: logs and time.monotonic() - began > 2 * TIMEOUT_MS / 1000, what="statements to run out of time")
         somebody.rollback()
         assert writing.result(20) == (3, [])
     assert [line["event"] for line in logs] == [
-        "waited too long for a lock; holding the message",
+        "waited too long for a lock; the message stays unacknowledged",
         "nothing is in the way any more",
     ]
     assert stored(url) == ids([first, *later])
@@ -154,7 +154,7 @@ def test_who_waits_for_a_lock_is_no_slow_event(
 
 def test_one_viewers_lock_does_not_hold_up_messages_beside_it(engine: Engine, somebody: psycopg.Connection) -> None:
     known = an_event()
-    Trial(engine, ("first", 0)).write_what_can_be([known])
+    SlowEventSearch(engine, ("first", 0)).write_storable([known])
     somebody.execute("SELECT FROM playbacks FOR UPDATE")
     with pytest.raises(Exception, match="lock timeout"):
         write_together(engine, [an_event(viewer_id="bob"), an_event(playback_id=known.playback_id)])
@@ -175,7 +175,7 @@ def test_a_database_that_is_slow_with_everything_gives_up_no_event(
     began = time.monotonic()
     try:
         with capture_logs() as logs:
-            writing = pool.submit(lambda: Trial(engine, ("a task", 0)).write_what_can_be(batch))
+            writing = pool.submit(lambda: SlowEventSearch(engine, ("a task", 0)).write_storable(batch))
             until(
                 lambda: time.monotonic() - began > (TRIES + 1) * TIMEOUT_MS / 1000,
                 what="as many tries as end a slow event",
@@ -187,7 +187,7 @@ def test_a_database_that_is_slow_with_everything_gives_up_no_event(
             connection.execute(text("DROP FUNCTION be_slow(); ALTER FUNCTION be_slow_with_one() RENAME TO be_slow"))
         admin.dispose()
     assert writing.result(20) == (2, [])
-    assert logs[0]["event"] == "a statement took too long; holding the message"
+    assert logs[0]["event"] == "a statement took too long; the message stays unacknowledged"
     assert logs[0]["reason"] == "a statement took longer than 0.8 s"
 
 
@@ -206,10 +206,10 @@ def test_a_statement_that_somebody_cancels_is_told_as_that_and_is_nobodys_fault(
         return cancelled > TRIES
 
     with capture_logs() as logs:
-        writing = pool.submit(lambda: Trial(engine, ("a task", 0)).write_what_can_be([slow]))
+        writing = pool.submit(lambda: SlowEventSearch(engine, ("a task", 0)).write_storable([slow]))
         until(cancels, what="more cancelled statements than tries")
         assert not writing.done()
         assert slow_events._tries == {}  # noqa: SLF001 (the point)
-    assert logs[0]["event"] == "somebody cancelled a statement; holding the message"
+    assert logs[0]["event"] == "somebody cancelled a statement; the message stays unacknowledged"
     _, refused = writing.result(20)
     assert len(refused) == 1, "left to itself, it is slow"

@@ -154,7 +154,10 @@ def test_lines_about_a_message_that_is_held_name_its_task(rabbitmq: Demo, trace:
         )
         (published,) = until(lambda: grep(rabbitmq, trace), what="it to be published")
         task_id = published.partition("task_id=")[2].partition(" ")[0]
-        until(lambda: any("holding the message" in line for line in grep(rabbitmq, task_id)), what="it to be held")
+        until(
+            lambda: any("the message stays unacknowledged" in line for line in grep(rabbitmq, task_id)),
+            what="it to be held",
+        )
         answer = rabbitmq.cli("trace", view["event_id"])
         assert "told from the logs only: the database does not answer" in answer
     until(lambda: "committed" in steps(rabbitmq, view["event_id"]), 20, what="it to be committed", every_s=0.5)

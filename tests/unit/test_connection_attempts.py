@@ -12,7 +12,7 @@ from safe_consumer.connection_attempts import (
     PERMISSIONS,
     SHAPE,
     VIRTUAL_HOST,
-    Admission,
+    ConnectionAttempts,
     what_to_do,
 )
 
@@ -20,10 +20,10 @@ BROKER = "amqp://flixtrail:**@broker:5672/flixtrail"
 LOGIN_REFUSED = AccessRefused("ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN.")
 
 
-def told(admission: Admission, *errors: Exception, lost: bool = False) -> list[tuple[str, str]]:
+def told(attempts: ConnectionAttempts, *errors: Exception, lost: bool = False) -> list[tuple[str, str]]:
     with capture_logs() as logs:
         for error in errors:
-            (admission.lost if lost else admission.failed)(error, BROKER)
+            (attempts.lost if lost else attempts.failed)(error, BROKER)
     return [(line["event"], line["reason"]) for line in logs]
 
 
@@ -45,38 +45,38 @@ def test_a_refusal_comes_with_what_to_do(error: Exception, todo: str | None) -> 
 
 
 def test_a_reason_is_told_once_and_again_when_it_changes() -> None:
-    admission = Admission("RabbitMQ")
+    attempts = ConnectionAttempts("RabbitMQ")
     away = ConnectionRefusedError(111, "Connection refused")
-    assert told(admission, away, away, LOGIN_REFUSED, LOGIN_REFUSED, LOGIN_REFUSED) == [
+    assert told(attempts, away, away, LOGIN_REFUSED, LOGIN_REFUSED, LOGIN_REFUSED) == [
         ("RabbitMQ is away", "[Errno 111] Connection refused"),
         ("RabbitMQ refuses this worker", LOGIN_REFUSED.reply_text),
     ]
-    assert told(admission, AccessRefused("ACCESS_REFUSED - access refused"), lost=True) == [
+    assert told(attempts, AccessRefused("ACCESS_REFUSED - access refused"), lost=True) == [
         ("RabbitMQ refuses what this worker needs", "ACCESS_REFUSED - access refused")
     ]
 
 
 def test_after_it_worked_a_reason_is_news_again() -> None:
-    admission = Admission("RabbitMQ")
-    first = told(admission, LOGIN_REFUSED)
+    attempts = ConnectionAttempts("RabbitMQ")
+    first = told(attempts, LOGIN_REFUSED)
     with capture_logs() as logs:
-        admission.works()
-        admission.works()
+        attempts.works()
+        attempts.works()
     assert [line["event"] for line in logs] == ["RabbitMQ is back"]
-    assert told(admission, LOGIN_REFUSED) == first
+    assert told(attempts, LOGIN_REFUSED) == first
 
 
 def test_each_node_of_a_cluster_has_a_reason_of_its_own() -> None:
-    admission = Admission("RabbitMQ")
+    attempts = ConnectionAttempts("RabbitMQ")
     with capture_logs() as logs:
         for _ in range(3):
-            admission.failed(LOGIN_REFUSED, "amqp://one")
-            admission.failed(OSError("Connection refused"), "amqp://two")
+            attempts.failed(LOGIN_REFUSED, "amqp://one")
+            attempts.failed(OSError("Connection refused"), "amqp://two")
     assert len(logs) == 2
 
 
 def test_pauses_grow_up_to_the_longest_and_begin_anew_after_it_worked() -> None:
-    admission = Admission("RabbitMQ")
-    assert [admission.next_pause_s() for _ in range(5)] == [1, 2, 4, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
-    admission.works()
-    assert admission.next_pause_s() == 1
+    attempts = ConnectionAttempts("RabbitMQ")
+    assert [attempts.next_pause_s() for _ in range(5)] == [1, 2, 4, LONGEST_PAUSE_S, LONGEST_PAUSE_S]
+    attempts.works()
+    assert attempts.next_pause_s() == 1

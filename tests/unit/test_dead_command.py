@@ -41,7 +41,7 @@ def run(monkeypatch: pytest.MonkeyPatch, letters: list[DeadLetter], *arguments: 
         yield SimpleNamespace(
             waiting=lambda: len(letters),
             read=lambda _count, *_: letters,
-            tried_alone=lambda: 0,
+            in_second_try=lambda: 0,
             drop=lambda _: None,
             redrive=lambda _: None,
         )

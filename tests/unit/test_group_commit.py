@@ -14,8 +14,9 @@ from celery.exceptions import Reject
 from kombu.asynchronous.semaphore import LaxBoundedSemaphore
 from kombu.message import Message
 
-from safe_consumer.dead_letter_reasons import Malformed, look
-from safe_consumer.group_commit import TOGETHER, Gathering
+from safe_consumer.dead_letter_reasons import Malformed, check_outline
+from safe_consumer.group_commit import GroupCommit
+from tests.fakes import consumer_options
 from view_events.event import TASK
 
 PROCESSES = 1
@@ -48,7 +49,7 @@ class Request:
         self.ends.append(f"rejected, requeue={requeue}")
 
     def execute_using_pool(self, pool: Pool) -> None:
-        pool.alone.append(self.id)
+        pool.by_itself.append(self.id)
 
 
 class Pool:
@@ -57,13 +58,13 @@ class Pool:
     def __init__(self) -> None:
         self.semaphore = LaxBoundedSemaphore(PROCESSES)
         self.jobs: list[Any] = []
-        self.alone: list[str] = []
+        self.by_itself: list[str] = []
         self.told: list[tuple[str, str]] = []
 
     def hand_on(self, request: Any) -> None:
         self.semaphore.acquire(request.execute_using_pool, self)
 
-    def tell_malformed(self, message: Message, malformed: Malformed) -> None:
+    def log_malformed(self, message: Message, malformed: Malformed) -> None:
         self.told.append((message.headers["id"], malformed.reason.kind))
 
     def apply_async(self, target: Any, args: Any, **callbacks: Any) -> None:
@@ -87,7 +88,7 @@ def request(number: int, body: str = '[[[]], {"version": 1}, {}]', **options: An
         content_encoding="utf-8",
         headers={"id": f"task-{number}", "task": TASK},
     )
-    look(message)
+    check_outline(message)
     return Request(f"task-{number}", message, **options)
 
 
@@ -97,8 +98,8 @@ def pool() -> Pool:
 
 
 @pytest.fixture
-def gather(pool: Pool) -> Gathering:
-    return Gathering(pool.hand_on, 1024 * 1024, pool.tell_malformed)
+def gather(pool: Pool) -> GroupCommit:
+    return GroupCommit(pool.hand_on, consumer_options(), pool.log_malformed)
 
 
 def failed(error: Exception) -> tuple[int, Any, float]:
@@ -113,24 +114,24 @@ def wrapped(error: Exception) -> ExceptionInfo:
         return ExceptionInfo()
 
 
-def test_the_first_goes_at_once_and_what_comes_meanwhile_goes_together(pool: Pool, gather: Gathering) -> None:
+def test_the_first_goes_at_once_and_what_comes_meanwhile_goes_together(pool: Pool, gather: GroupCommit) -> None:
     requests = [request(number) for number in range(4)]
     for one in requests:
         gather(one)
     assert pool.carried() == [["task-0"]]
-    assert pool.jobs[0].args[0] == TOGETHER
+    assert pool.jobs[0].args[0] == consumer_options().group_task
     pool.end()
     assert pool.carried() == [["task-1", "task-2", "task-3"]]
     pool.end()
     assert [one.ends for one in requests] == [["accepted", "acknowledged"]] * 4
 
 
-def test_a_task_of_another_name_goes_its_own_way(pool: Pool, gather: Gathering) -> None:
+def test_a_task_of_another_name_goes_its_own_way(pool: Pool, gather: GroupCommit) -> None:
     gather(request(1, name="celery.ping"))
-    assert (pool.carried(), pool.alone) == ([], ["task-1"])
+    assert (pool.carried(), pool.by_itself) == ([], ["task-1"])
 
 
-def test_one_that_was_delivered_before_goes_by_itself(pool: Pool, gather: Gathering) -> None:
+def test_one_that_was_delivered_before_goes_by_itself(pool: Pool, gather: GroupCommit) -> None:
     """It may be what killed its worker. Who goes with it would go down with it, again and again."""
     gather(request(0))
     for number, redelivered in ((1, False), (2, True), (3, False)):
@@ -143,7 +144,9 @@ def test_one_that_was_delivered_before_goes_by_itself(pool: Pool, gather: Gather
 
 
 def test_a_transaction_has_its_limit(pool: Pool) -> None:
-    gather = Gathering(pool.hand_on, 2 * len(request(0).message.body), pool.tell_malformed)
+    gather = GroupCommit(
+        pool.hand_on, consumer_options(group_bytes=2 * len(request(0).message.body)), pool.log_malformed
+    )
     for number in range(6):
         gather(request(number))
     sizes = []
@@ -153,7 +156,7 @@ def test_a_transaction_has_its_limit(pool: Pool) -> None:
     assert sizes == [1, 2, 2, 1]
 
 
-def test_when_something_is_wrong_with_one_each_is_tried_alone(pool: Pool, gather: Gathering) -> None:
+def test_when_something_is_wrong_with_one_each_is_tried_by_itself(pool: Pool, gather: GroupCommit) -> None:
     requests = [request(number) for number in range(3)]
     for one in requests:
         gather(one)
@@ -161,30 +164,30 @@ def test_when_something_is_wrong_with_one_each_is_tried_alone(pool: Pool, gather
     pool.end(failed(ValueError("one of them")))
     for _ in range(2):
         pool.semaphore.release()
-    assert pool.alone == ["task-1", "task-2"]
+    assert pool.by_itself == ["task-1", "task-2"]
     assert [one.ends[1:] for one in requests] == [["acknowledged"], [], []]
 
 
-def test_what_no_process_could_decode_is_told_and_rejected_then(pool: Pool, gather: Gathering) -> None:
+def test_what_no_process_could_decode_is_told_and_rejected_then(pool: Pool, gather: GroupCommit) -> None:
     damaged = request(1, '[[["\\ud800 and no more"]], {"version": 1}, {}]')
     object.__setattr__(damaged.message, "body", b'[[["\xff"]], {}, {}]')
     gather(damaged)
     pool.end(failed(ValueError("no event")))
-    assert (pool.alone, damaged.ends) == ([], ["accepted", "rejected, requeue=False"])
+    assert (pool.by_itself, damaged.ends) == ([], ["accepted", "rejected, requeue=False"])
     assert pool.told == [("task-1", "undecodable")]
 
 
-def test_a_worker_that_stops_gives_all_of_them_back(pool: Pool, gather: Gathering) -> None:
+def test_a_worker_that_stops_gives_all_of_them_back(pool: Pool, gather: GroupCommit) -> None:
     requests = [request(number) for number in range(3)]
     for one in requests:
         gather(one)
     pool.end()
     pool.end(failed(Reject("the worker stops", requeue=True)))
     assert [one.ends[-1] for one in requests] == ["acknowledged", "given back", "given back"]
-    assert pool.alone == []
+    assert pool.by_itself == []
 
 
-def test_a_process_that_dies_takes_each_of_its_messages_with_it(pool: Pool, gather: Gathering) -> None:
+def test_a_process_that_dies_takes_each_of_its_messages_with_it(pool: Pool, gather: GroupCommit) -> None:
     requests = [request(number) for number in range(3)]
     for one in requests:
         gather(one)
@@ -193,7 +196,7 @@ def test_a_process_that_dies_takes_each_of_its_messages_with_it(pool: Pool, gath
     assert [one.ends[-1] for one in requests] == ["acknowledged", "lost", "lost"]
 
 
-def test_what_was_thrown_away_with_its_connection_takes_nothing_new_with_it(pool: Pool, gather: Gathering) -> None:
+def test_what_was_thrown_away_with_its_connection_takes_nothing_new_with_it(pool: Pool, gather: GroupCommit) -> None:
     gather(request(0))
     gather(request(1))
     pool.semaphore.clear()  # Celery, on a lost connection; consumer_timeout.py, when it requeues all messages

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kombu.message import Message
 
-from history_worker.unstorable_events import Refused, decode_each, id_of, letters
+from history_worker.unstorable_events import Unstorable, decode_each, id_of, letters
 from safe_consumer.dead_letter_reasons import (
     ALONE_SINCE,
     DETAIL,
@@ -21,12 +21,12 @@ from safe_consumer.dead_letter_reasons import (
     Malformed,
     Reason,
     celery_headers,
+    check_outline,
     count_in,
     fault,
     fault_of_events,
     is_forged,
     last_death,
-    look,
     one_line,
     reason,
     without_past,
@@ -60,7 +60,7 @@ def message(headers: dict[str, Any], body: bytes = BODY) -> Message:
 def test_no_header_makes_anything_raise(headers: dict[str, Any]) -> None:
     one = message(headers)
     try:
-        look(one)
+        check_outline(one)
     except Malformed as malformed:
         assert malformed.reason.kind
     fault(one)
@@ -116,7 +116,7 @@ def test_headers_that_rabbitmq_writes_are_not_forged() -> None:
     [b"null", b"{}", b'{"callbacks": null, "errbacks": null, "chain": null, "chord": null}', b'{"callbacks": []}'],
 )
 def test_an_empty_third_part_is_taken_as_before(third: bytes) -> None:
-    look(message({"id": "1", "task": TASK}, b'[[[]], {"version": 1}, ' + third + b"]"))
+    check_outline(message({"id": "1", "task": TASK}, b'[[[]], {"version": 1}, ' + third + b"]"))
 
 
 @pytest.mark.parametrize(
@@ -126,17 +126,17 @@ def test_an_empty_third_part_is_taken_as_before(third: bytes) -> None:
 def test_another_third_part_is_refused(third: bytes) -> None:
     body = b'[[[]], {"version": 1}, ' + third + b"]"
     with pytest.raises(Malformed) as refused:
-        look(message({"id": "1", "task": TASK}, body))
+        check_outline(message({"id": "1", "task": TASK}, body))
     assert refused.value.reason.kind == "calls-others"
     wrong = fault(message({"id": "1", "task": TASK}, body))
     assert wrong is not None
     assert wrong.kind == "calls-others"
 
 
-@pytest.mark.parametrize("task", ["history.record_together", "celery.chord_unlock", "celery.accumulate"])
+@pytest.mark.parametrize("task", ["history.record_group", "celery.chord_unlock", "celery.accumulate"])
 def test_a_message_may_name_the_task_of_views_only(task: str) -> None:
     with pytest.raises(Malformed) as refused:
-        look(message({"id": "1", "task": task}))
+        check_outline(message({"id": "1", "task": task}))
     assert refused.value.reason.kind == "unknown-task"
 
 
@@ -153,4 +153,4 @@ def test_what_cannot_be_written_down_again_is_not_waited_for() -> None:
     endless: list[Any] = []
     endless.append(endless)
     with pytest.raises((ValueError, RecursionError)):
-        letters([Refused(endless, Reason("no-event", ""))], "root")
+        letters([Unstorable(endless, Reason("no-event", ""))], "root")

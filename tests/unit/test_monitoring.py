@@ -15,7 +15,7 @@ from wsgiref.util import setup_testing_defaults
 import pytest
 
 from safe_consumer import monitoring
-from safe_consumer.health import STUCK_S, Pulse
+from safe_consumer.health import STUCK_S, Health
 from service import metrics
 from tests.demo import ROOT, environment, free_port
 
@@ -33,10 +33,10 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def pulse(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Pulse:
-    pulse = Pulse(clock)
-    monkeypatch.setattr(monitoring, "PULSE", pulse)
-    return pulse
+def health(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Health:
+    health = Health(clock)
+    monkeypatch.setattr(monitoring, "HEALTH", health)
+    return health
 
 
 def ask(path: str) -> tuple[str, Any]:
@@ -52,52 +52,52 @@ def consuming() -> float:
     return family.samples[0].value
 
 
-def test_a_worker_that_is_not_connected_yet_is_not_healthy(pulse: Pulse) -> None:
-    pulse.beat()
+def test_a_worker_that_is_not_connected_yet_is_not_healthy(health: Health) -> None:
+    health.loop_turned()
     status, body = ask("/healthz")
     assert status == "503 Service Unavailable"
     assert body == {"status": "unhealthy", "detail": "not connected to the broker"}
 
 
-def test_a_worker_that_turns_and_is_connected_is_healthy(pulse: Pulse) -> None:
-    pulse.connected(connected=True)
+def test_a_worker_that_turns_and_is_connected_is_healthy(health: Health) -> None:
+    health.connected(connected=True)
     assert ask("/healthz") == ("200 OK", {"status": "healthy"})
 
 
-def test_a_loop_that_does_not_turn_any_more_is_named(pulse: Pulse, clock: Clock) -> None:
-    pulse.connected(connected=True)
+def test_a_loop_that_does_not_turn_any_more_is_named(health: Health, clock: Clock) -> None:
+    health.connected(connected=True)
     clock.now += STUCK_S + 1
     assert ask("/healthz") == (
         "503 Service Unavailable",
         {"status": "unhealthy", "detail": "the event loop has not turned for 11 s"},
     )
-    pulse.beat()
+    health.loop_turned()
     assert ask("/healthz")[0] == "200 OK"
 
 
-def test_a_lost_connection_is_named_and_one_that_is_back_forgotten(pulse: Pulse) -> None:
-    pulse.connected(connected=True)
-    pulse.connected(connected=False)
+def test_a_lost_connection_is_named_and_one_that_is_back_forgotten(health: Health) -> None:
+    health.connected(connected=True)
+    health.connected(connected=False)
     assert ask("/healthz")[0] == "503 Service Unavailable"
-    pulse.connected(connected=True)
+    health.connected(connected=True)
     assert ask("/healthz")[0] == "200 OK"
 
 
-def test_a_worker_that_paused_is_healthy_and_consumes_nothing(pulse: Pulse) -> None:
-    pulse.connected(connected=True)
+def test_a_worker_that_paused_is_healthy_and_consumes_nothing(health: Health) -> None:
+    health.connected(connected=True)
     assert consuming() == 1
-    pulse.paused(paused=True)
+    health.paused(paused=True)
     assert ask("/healthz")[0] == "200 OK"
     assert consuming() == 0
-    pulse.connected(connected=False)
-    pulse.connected(connected=True)
+    health.connected(connected=False)
+    health.connected(connected=True)
     assert consuming() == 0, "a connection that is made anew is no reason to consume"
-    pulse.paused(paused=False)
+    health.paused(paused=False)
     assert consuming() == 1
 
 
-def test_anything_else_is_not_found(pulse: Pulse) -> None:
-    assert pulse.fault()
+def test_anything_else_is_not_found(health: Health) -> None:
+    assert health.fault()
     assert ask("/")[0] == "404 Not Found"
     assert b"flixtrail_deliveries_total" in ask("/metrics")[1]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
+import kombu
 import pytest
 from amqp import spec
 from amqp.exceptions import NotFound
@@ -13,7 +13,10 @@ from celery.exceptions import Reject
 from celery.worker import state
 from kombu.message import Message
 
+from safe_consumer import options
+from safe_consumer.consumer_timeout import ConsumerTimeout
 from safe_consumer.request import Request, requeue
+from tests.fakes import consumer_options
 
 
 class Channel:
@@ -76,14 +79,14 @@ def consumer() -> Any:
     """As Celery's, with one message delivered and not acknowledged."""
     channel = Channel()
     names: list[str] = []
+    app = SimpleNamespace(amqp=SimpleNamespace(queues=SimpleNamespace(deselect=lambda _: None)))
+    options.use(app, consumer_options(queue=cast("kombu.Queue", Queue())))
     return SimpleNamespace(
         on_task_message=set(),
         connection=SimpleNamespace(default_channel=channel),
         controller=SimpleNamespace(semaphore=None),
         task_consumer=SimpleNamespace(queues=[SimpleNamespace(name="history")], cancel_by_queue=lambda _: None),
-        app=SimpleNamespace(
-            amqp=SimpleNamespace(queues=SimpleNamespace(deselect=lambda _: None)),
-        ),
+        app=app,
         add_task_queue=names.append,
         names=names,
     )
@@ -104,32 +107,19 @@ class Queue:
             raise self.error
 
 
-@pytest.fixture
-def patience(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module: it reads the worker's settings when it is imported."""
-    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1/nowhere")
-    return import_module("safe_consumer.consumer_timeout")
-
-
-def test_a_consumer_that_rabbitmq_cancels_requeues_what_it_holds(
-    consumer: Any, patience: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(patience.topology, "HISTORY", Queue())
-    watching = patience.Patience(consumer)
+def test_a_consumer_that_rabbitmq_cancels_requeues_its_messages(consumer: Any) -> None:
     channel = consumer.connection.default_channel
-    watching.watch(channel)
+    ConsumerTimeout(consumer).notice_cancels_on(channel)
     channel.basic_consume("history", on_cancel=None)
-    (options,) = channel.consumed
+    (amqps,) = channel.consumed
     request = a_request(channel, 3)
     (note,) = consumer.on_task_message
     note(request)
-    options["on_cancel"]("the consumer's tag")
+    amqps["on_cancel"]("the consumer's tag")
     assert channel.told == [(spec.Basic.Nack, 3, False, True)]
 
 
-def test_a_consumer_whose_queue_is_gone_connects_anew(
-    consumer: Any, patience: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(patience.topology, "HISTORY", Queue(NotFound("no queue")))
+def test_a_consumer_whose_queue_is_gone_connects_anew(consumer: Any) -> None:
+    options.use(consumer.app, consumer_options(queue=cast("kombu.Queue", Queue(NotFound("no queue")))))
     with pytest.raises(NotFound):
-        patience.Patience(consumer).cancelled("the consumer's tag")
+        ConsumerTimeout(consumer).cancelled("the consumer's tag")

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InternalError,
 from structlog.testing import capture_logs
 
 from safe_consumer import retry, shutdown
-from safe_consumer.retry import Sight, hold, hurry
+from safe_consumer.retry import OutageLog, is_overdue, until_committed
 from service import metrics
 from service.database import TookTooLong
 
@@ -20,7 +20,7 @@ from service.database import TookTooLong
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process that has seen nothing yet, of a worker that nobody has asked to stop."""
-    monkeypatch.setattr(retry, "SIGHT", Sight())
+    monkeypatch.setattr(retry, "OUTAGE_LOG", OutageLog())
     yield
     shutdown._asked_at.value = 0.0  # noqa: SLF001 (nobody else takes a stop back)
 
@@ -48,9 +48,9 @@ def failing(*errors: Exception) -> Callable[[], int]:
 
 def test_it_tries_until_postgresql_is_back_and_logs_each_change_once() -> None:
     with capture_logs() as logs:
-        assert [hold(away(times)) for times in (3, 0, 2)] == [1, 1, 1]
+        assert [until_committed(away(times)) for times in (3, 0, 2)] == [1, 1, 1]
     assert [line["event"] for line in logs] == [
-        "PostgreSQL is away; holding the message",
+        "PostgreSQL is away; the message stays unacknowledged",
         "PostgreSQL is back",
     ] * 2
     assert logs[0]["reason"] == "(psycopg.OperationalError) connection refused"
@@ -69,9 +69,9 @@ def test_it_tries_until_postgresql_is_back_and_logs_each_change_once() -> None:
 )
 def test_what_is_no_fault_of_the_events_is_held_and_named(error: DBAPIError) -> None:
     with capture_logs() as logs:
-        assert hold(failing(error, error)) == 1
+        assert until_committed(failing(error, error)) == 1
     assert [line["event"] for line in logs] == [
-        "PostgreSQL cannot take it; holding the message",
+        "PostgreSQL cannot take it; the message stays unacknowledged",
         "PostgreSQL is back",
     ]
     assert (logs[0]["log_level"], logs[0]["sqlstate"]) == ("error", getattr(error.orig, "sqlstate", None))
@@ -98,8 +98,11 @@ def test_what_is_in_the_way_is_named_and_is_no_outage(error: Exception, name: st
     figures.database_up.set(1)
     before = {label: figures.in_the_way.labels(label)._value.get() for label in metrics.IN_THE_WAY}  # noqa: SLF001
     with capture_logs() as logs:
-        assert hold(failing(error, error)) == 1
-    assert [line["event"] for line in logs] == [f"{name}; holding the message", "nothing is in the way any more"]
+        assert until_committed(failing(error, error)) == 1
+    assert [line["event"] for line in logs] == [
+        f"{name}; the message stays unacknowledged",
+        "nothing is in the way any more",
+    ]
     after = {label: figures.in_the_way.labels(label)._value.get() for label in metrics.IN_THE_WAY}  # noqa: SLF001
     assert sum(after.values()) - sum(before.values()) == 2
     assert figures.database_up._value.get() == 1  # noqa: SLF001
@@ -115,22 +118,22 @@ def test_what_is_in_the_way_is_named_and_is_no_outage(error: Exception, name: st
 )
 def test_what_postgresql_lacks_is_named(orig: psycopg.Error, name: str) -> None:
     with capture_logs() as logs:
-        assert hold(failing(OperationalError("INSERT", {}, orig))) == 1
-    assert [line["event"] for line in logs] == [f"{name}; holding the message", "PostgreSQL is back"]
+        assert until_committed(failing(OperationalError("INSERT", {}, orig))) == 1
+    assert [line["event"] for line in logs] == [f"{name}; the message stays unacknowledged", "PostgreSQL is back"]
 
 
 def test_what_is_to_blame_itself_is_not_held() -> None:
     with pytest.raises(TookTooLong):
-        hold(failing(outage(), TookTooLong(8)), lambda error: isinstance(error, TookTooLong))
+        until_committed(failing(outage(), TookTooLong(8)), lambda error: isinstance(error, TookTooLong))
 
 
 def test_an_outage_that_turns_into_something_else_is_named_anew() -> None:
     missing = ProgrammingError("INSERT", {}, psycopg.errors.UndefinedTable("no table"))
     with capture_logs() as logs:
-        assert hold(failing(outage(), missing, outage(), missing)) == 1
+        assert until_committed(failing(outage(), missing, outage(), missing)) == 1
     assert [line["event"] for line in logs] == [
-        "PostgreSQL is away; holding the message",
-        "PostgreSQL cannot take it; holding the message",
+        "PostgreSQL is away; the message stays unacknowledged",
+        "PostgreSQL cannot take it; the message stays unacknowledged",
         "PostgreSQL is back",
     ]
 
@@ -147,7 +150,7 @@ def test_an_outage_that_turns_into_something_else_is_named_anew() -> None:
 )
 def test_a_refusal_is_raised_at_once_and_shows_that_postgresql_is_back(error: Exception) -> None:
     with capture_logs() as logs, pytest.raises(type(error)):
-        hold(failing(outage(), error))
+        until_committed(failing(outage(), error))
     assert [line["event"] for line in logs][1:] == ["PostgreSQL is back"]
 
 
@@ -155,20 +158,20 @@ def test_a_worker_that_stops_gives_the_message_back_at_once() -> None:
     shutdown.ask()
     started = monotonic()
     with pytest.raises(Reject) as given_back:
-        hold(away(1_000_000))
+        until_committed(away(1_000_000))
     assert given_back.value.requeue
     assert monotonic() - started < 1
 
 
 def test_a_worker_that_stops_still_writes_what_postgresql_takes() -> None:
     shutdown.ask()
-    assert hold(away(0)) == 1
+    assert until_committed(away(0)) == 1
 
 
 def test_a_statement_is_given_up_when_both_it_and_the_stop_have_waited() -> None:
-    assert not hurry(60)
+    assert not is_overdue(60)
     shutdown.ask()
-    assert not hurry(60)  # asked just now
+    assert not is_overdue(60)  # asked just now
     shutdown._asked_at.value -= 10  # noqa: SLF001
-    assert not hurry(0.5)  # begun just now
-    assert hurry(1.5)
+    assert not is_overdue(0.5)  # begun just now
+    assert is_overdue(1.5)

@@ -15,7 +15,7 @@ from kombu.message import Message
 
 from safe_consumer import second_try
 from safe_consumer.dead_letter_reasons import ALONE_SINCE, KIND
-from safe_consumer.second_try import Alone, look, take
+from safe_consumer.second_try import SecondTry, try_one, try_waiting
 from tests.fakes import an_event
 from view_events.event import TASK, VERSION, encode
 
@@ -50,19 +50,19 @@ class FakePool:
         self.semaphore.release()
         job.done = True
 
-    def looks(self) -> int:
-        return sum(job.target is look for job in self.jobs)
+    def checks(self) -> int:
+        return sum(job.target is try_waiting for job in self.jobs)
 
 
 def test_a_look_takes_its_slot_of_the_pool_as_a_task_does() -> None:
-    pool, step = FakePool(), Alone(None)
+    pool, step = FakePool(), SecondTry(None)
     for _ in range(64):
         pool.semaphore.acquire(pool.apply_async, "task")
     looks = 0
     for _ in range(100):
-        step.look(pool, pool.semaphore)
+        step.request_check(pool, pool.semaphore)
         assert len(pool.jobs) <= PROCESSES, "the pool was given more than it has processes"
-        looks += pool.jobs[0].target is look
+        looks += pool.jobs[0].target is try_waiting
         pool.end_one()
     assert looks > 1
     while pool.jobs:
@@ -71,38 +71,38 @@ def test_a_look_takes_its_slot_of_the_pool_as_a_task_does() -> None:
 
 
 def test_there_is_one_look_at_a_time() -> None:
-    pool, step = FakePool(), Alone(None)
+    pool, step = FakePool(), SecondTry(None)
     for _ in range(3):
-        step.look(pool, pool.semaphore)
-    assert pool.looks() == 1
+        step.request_check(pool, pool.semaphore)
+    assert pool.checks() == 1
     pool.end_one()
     for _ in range(PROCESSES):
         pool.semaphore.acquire(pool.apply_async, "task")
     for _ in range(3):
-        step.look(pool, pool.semaphore)
-    assert pool.looks() == 0
+        step.request_check(pool, pool.semaphore)
+    assert pool.checks() == 0
     pool.end_one()
-    assert pool.looks() == 1
+    assert pool.checks() == 1
     while pool.jobs:
         pool.end_one()
-        assert pool.looks() <= 1
+        assert pool.checks() <= 1
 
 
 def test_a_look_that_was_forgotten_with_what_waited_for_a_process_is_asked_for_again() -> None:
-    pool, step = FakePool(), Alone(None)
+    pool, step = FakePool(), SecondTry(None)
     for _ in range(PROCESSES):
         pool.semaphore.acquire(pool.apply_async, "task")
-    step.look(pool, pool.semaphore)
-    assert pool.looks() == 0
+    step.request_check(pool, pool.semaphore)
+    assert pool.checks() == 0
     pool.semaphore.clear()  # the connection was lost, or the worker requeues its messages
-    step.look(pool, pool.semaphore)
-    assert pool.looks() == 1
+    step.request_check(pool, pool.semaphore)
+    assert pool.checks() == 1
 
 
 def test_a_pool_without_a_semaphore_is_asked_as_it_is() -> None:
-    pool, step = FakePool(), Alone(None)
-    step.look(pool, None)
-    assert pool.looks() == 1
+    pool, step = FakePool(), SecondTry(None)
+    step.request_check(pool, None)
+    assert pool.checks() == 1
 
 
 class FakeChannel:
@@ -133,7 +133,7 @@ def take_one(channel: FakeChannel, events: object, *, version: int = VERSION, **
     headers = {"task": TASK, "id": "7d0b", ALONE_SINCE: "then", **headers}
     form = {"content_type": "application/json", "content_encoding": "utf-8"}
     message = Message(body=body, headers=headers, delivery_tag=7, channel=channel, **form)
-    return take(cast("Any", channel), amqp.Message(body, application_headers=headers, **form), message)
+    return try_one(cast("Any", channel), amqp.Message(body, application_headers=headers, **form), message)
 
 
 def tried_by(monkeypatch: pytest.MonkeyPatch, task: Callable[..., None]) -> None:

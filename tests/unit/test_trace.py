@@ -154,11 +154,17 @@ def test_the_story_goes_from_the_id_to_its_trace_and_its_tasks_in_order_of_time(
         committed(write, 9, OTHER_TASK, trace_ids=["f" * 32]),
         published(write)[:-9],  # as the last line of a rotated file may be
         published(write),
-        write(1.5, "PostgreSQL is away; holding the message", "safe_consumer.retry", task_id=TASK, reason="gone"),
+        write(
+            1.5,
+            "PostgreSQL is away; the message stays unacknowledged",
+            "safe_consumer.retry",
+            task_id=TASK,
+            reason="gone",
+        ),
     )
     assert found.trace_ids == [TRACE]
     assert found.task_ids == [TASK]
-    assert what(found)[-3:] == ["published", "PostgreSQL is away; holding the message", "committed"]
+    assert what(found)[-3:] == ["published", "PostgreSQL is away; the message stays unacknowledged", "committed"]
     assert "batch of 2, 2 new" in found.steps[-1].details
 
 

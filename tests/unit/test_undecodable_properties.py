@@ -10,7 +10,7 @@ from amqp.basic_message import Message as Amqp
 from kombu.transport.pyamqp import Message
 
 from safe_consumer import undecodable_properties
-from safe_consumer.dead_letter_reasons import Malformed, is_forged, look, reason
+from safe_consumer.dead_letter_reasons import Malformed, check_outline, is_forged, reason
 from safe_consumer.undecodable_properties import UNREADABLE
 
 BASIC = 60
@@ -62,7 +62,7 @@ def test_a_message_that_cannot_be_decoded_is_a_dead_letter_and_ends_no_connectio
     message = delivered(properties)
     assert list(message.headers) == [UNREADABLE]
     with pytest.raises(Malformed, match="properties cannot be decoded"):
-        look(message)
+        check_outline(message)
     assert reason(message).kind == "undecodable"
     assert is_forged(message.headers), "the broker must not move what nobody has read"
 

@@ -16,7 +16,7 @@ from kombu.message import Message
 from sqlalchemy.exc import DataError, OperationalError, ProgrammingError
 
 from history_worker.store.retention import GRACE
-from history_worker.unstorable_events import decode_each, id_of, without_too_old, write_what_can_be
+from history_worker.unstorable_events import decode_each, id_of, split_too_old, write_storable
 from safe_consumer.dead_letter_queue import DeadLetter, DeadLetters
 from safe_consumer.dead_letter_reasons import (
     ALONE_SINCE,
@@ -30,7 +30,7 @@ from safe_consumer.dead_letter_reasons import (
     reason,
     without_past,
 )
-from safe_consumer.second_try import take
+from safe_consumer.second_try import try_one
 from service.database import TookTooLong, is_refusal
 from tests.fakes import an_event, ids
 from view_events.event import RETENTION, TASK, VERSION, UnknownEventVersion, ViewEvent, encode, first_id
@@ -105,7 +105,7 @@ def test_what_is_no_event_is_refused_and_the_others_go_on() -> None:
 def test_an_id_older_than_what_is_kept_is_refused_alone() -> None:
     edge = NOW - RETENTION - GRACE
     young, at_the_edge, old = (an_event(event_id=first_id(at)) for at in (NOW, edge, edge - MS))
-    batch, refused = without_too_old([old, young, at_the_edge], NOW)
+    batch, refused = split_too_old([old, young, at_the_edge], NOW)
     assert batch == [young, at_the_edge]
     assert [(one.text("event_id"), *one.reason) for one in refused] == [
         (str(old.event_id), "too-old", "its id is older than 430 days")
@@ -114,12 +114,12 @@ def test_an_id_older_than_what_is_kept_is_refused_alone() -> None:
 
 def test_what_the_streaming_app_takes_has_a_month_to_be_written() -> None:
     event = an_event(event_id=first_id(NOW - RETENTION))
-    assert without_too_old([event], NOW + GRACE) == ([event], [])
-    assert without_too_old([event], NOW + GRACE + MS)[0] == []
+    assert split_too_old([event], NOW + GRACE) == ([event], [])
+    assert split_too_old([event], NOW + GRACE + MS)[0] == []
 
 
 def test_nothing_is_refused_of_nothing() -> None:
-    assert without_too_old([], NOW) == ([], [])
+    assert split_too_old([], NOW) == ([], [])
 
 
 def test_a_version_that_is_not_known_refuses_the_whole_message() -> None:
@@ -139,7 +139,7 @@ def test_the_database_refuses_single_events_and_gets_all_others(where: tuple[int
     batch = [an_event() for _ in range(512)]
     bad = [batch[index] for index in where]
     database = RefusingWriter(bad)
-    stored, refused = write_what_can_be(batch, database.write)
+    stored, refused = write_storable(batch, database.write)
     assert stored == len(batch) - len(bad)
     assert database.written == [event for event in batch if event not in bad]
     assert [one.event for one in refused] == encode(bad)
@@ -149,7 +149,7 @@ def test_the_database_refuses_single_events_and_gets_all_others(where: tuple[int
 def test_an_event_that_takes_too_long_is_refused_alone() -> None:
     batch = [an_event() for _ in range(2_000)]
     database = RefusingWriter([batch[1_234]], TookTooLong(8))
-    stored, refused = write_what_can_be(batch, database.write)
+    stored, refused = write_storable(batch, database.write)
     assert stored == len(batch) - 1
     assert [(one.event, one.reason.kind) for one in refused] == [(encode(batch)[1_234], "too-slow")]
     assert database.statements <= 1 + 2 * math.ceil(math.log2(len(batch)))
@@ -160,13 +160,13 @@ def test_a_fault_of_the_database_is_no_fault_of_the_events() -> None:
     for orig in (psycopg.errors.UndefinedTable("no table"), psycopg.errors.InvalidPassword("who?")):
         database = RefusingWriter(batch, ProgrammingError("INSERT", {}, orig))
         with pytest.raises(ProgrammingError):
-            write_what_can_be(batch, database.write)
+            write_storable(batch, database.write)
         assert database.statements == 1
 
 
 def test_nothing_is_written_of_nothing() -> None:
     database = RefusingWriter([])
-    assert write_what_can_be([], database.write) == (0, [])
+    assert write_storable([], database.write) == (0, [])
     assert database.statements == 0
 
 
@@ -179,7 +179,7 @@ def test_which_errors_are_about_the_values() -> None:
 
 def test_half_a_surrogate_pair_is_refused_alone() -> None:
     batch = [an_event(), an_event(viewer_id="\ud800")]
-    stored, refused = write_what_can_be(batch, lambda part: len(msgspec.json.encode(part)) and len(part))
+    stored, refused = write_storable(batch, lambda part: len(msgspec.json.encode(part)) and len(part))
     assert stored == 1
     assert ids(batch)[1:] == [one.event["event_id"] for one in refused]  # type: ignore[index]
     one_line(refused[0].reason.detail).encode()
@@ -265,16 +265,16 @@ def test_a_dead_letter_whose_copy_was_not_taken_stays() -> None:
 def test_what_waits_to_be_tried_alone_is_acknowledged_after_its_copy_is_confirmed() -> None:
     for headers, queue in (({"x-delivery-count": 21}, "history.alone"), ({ALONE_SINCE: "now"}, "views.dead")):
         channel = FakeChannel()
-        assert take(cast("Any", channel), *held(channel, **headers))
+        assert try_one(cast("Any", channel), *held(channel, **headers))
         assert channel.calls == [f"publish to {queue}", "ack 7"]
         channel = FakeChannel(away=True)
         with pytest.raises(ConnectionResetError):
-            take(cast("Any", channel), *held(channel, **headers))
+            try_one(cast("Any", channel), *held(channel, **headers))
         assert channel.calls == []
 
 
 def test_what_was_tried_alone_three_times_is_given_up() -> None:
     channel = FakeChannel()
-    assert take(cast("Any", channel), *held(channel, **{ALONE_SINCE: "now", "x-delivery-count": 3}))
+    assert try_one(cast("Any", channel), *held(channel, **{ALONE_SINCE: "now", "x-delivery-count": 3}))
     assert channel.calls == ["publish to views.dead", "ack 7"]
     assert channel.published[KIND] == "delivery-limit"
