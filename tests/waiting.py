@@ -19,3 +19,17 @@ def until(condition: Callable[[], T], timeout_s: float = 10, *, what: str, every
         if monotonic() > deadline:
             raise AssertionError(f"waited {timeout_s} s for {what}; last seen: {value!r}")
         sleep(every_s)
+
+
+def until_equal(read: Callable[[], T], wanted: T, timeout_s: float = 10, *, what: str) -> None:
+    """Wait until `read` returns this value. Fails after `timeout_s`, with what it returned last."""
+    last: list[T] = []
+
+    def equals() -> bool:
+        last[:] = [read()]
+        return last[0] == wanted
+
+    try:
+        until(equals, timeout_s, what=what)
+    except AssertionError:
+        raise AssertionError(f"waited {timeout_s} s for {what}: wanted {wanted!r}; last seen: {last[0]!r}") from None

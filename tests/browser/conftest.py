@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
-from streaming_app.videos.samples import samples
 from tests.browser.site import Site, running_site
 from tests.clips import make_clip, make_film, make_unshowable
 
@@ -46,11 +45,11 @@ def chromium() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-def library(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def library(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> tuple[Path, Path]:
     """(videos, cache): the sample clips, a broken file, one whose title is markup, and some that are hard to play."""
     cache = tmp_path_factory.mktemp("cache")
     videos = tmp_path_factory.mktemp("videos")
-    for clip in samples(cache).iterdir():
+    for clip in clips.iterdir():
         shutil.copy(clip, videos)
     make_clip(videos / "markup.mp4", title="<script>alert(1)</script> & a title that is long enough for two lines")
     make_film(videos / "late.mp4", seconds=30, starts_at_s=3)

@@ -15,7 +15,7 @@ from tests.browser.playing import keep, kept, pause, play, refused, stored, watc
 from tests.browser.site import Answer, Posted, Site
 from tests.client import a_view
 from tests.fakes import ids
-from tests.waiting import until
+from tests.waiting import until, until_equal
 from view_events.event import first_id
 
 pytestmark = pytest.mark.browser
@@ -76,7 +76,7 @@ def test_a_pause_that_the_server_asks_for_is_kept(page: Page, site: Site, troubl
     watch(page)
     play(page, 0.5)
     pause(page)  # something new to send, which waits too
-    until(lambda: len(site.events) == 2, what="the views")
+    until_equal(lambda: len(site.events), 2, what="the views")
     (first, _), (second, posted) = site.posts
     assert second - first >= 3
     assert len(posted) == 2
@@ -94,7 +94,7 @@ def test_a_network_that_comes_back_is_used_at_once(
     expect(page.get_by_text(AWAY)).to_be_visible()
     assert site.posts == []
     context.set_offline(False)
-    until(lambda: site.kinds() == ["started"], timeout_s=5, what="the view")
+    until_equal(site.kinds, ["started"], timeout_s=5, what="the view")
 
 
 def test_a_422_sets_aside_what_it_names_and_sends_the_others(page: Page, site: Site, troubles: Troubles) -> None:
@@ -105,7 +105,7 @@ def test_a_422_sets_aside_what_it_names_and_sends_the_others(page: Page, site: S
     bad = [a_view(video_id="left-the-library"), a_view(position_s=-1), a_view(event_id=long_ago)]
     keep(page, good[0], bad[0], good[1], bad[1], good[2], bad[2])
     page.goto("/history")
-    until(lambda: len(site.events) == 3, what="the good ones")
+    until_equal(lambda: len(site.events), 3, what="the good ones")
     assert set(ids(site.events)) == {event["event_id"] for event in good}
     note = page.get_by_role("alert")
     expect(note).to_contain_text("The server cannot record 3 views of yours.")
@@ -144,7 +144,7 @@ def test_one_event_that_nobody_can_take_is_found_and_does_not_hold_up_the_others
     site.refuse = lambda posted: (f"{status} No", {}) if poison in sent_ids(posted) else None
     keep(page, *views)
     page.goto("/history")
-    until(lambda: len(site.events) == 149, what="the good ones")
+    until_equal(lambda: len(site.events), 149, what="the good ones")
     until(lambda: kept(page) == [], what="the poisonous one to be set aside")
     assert refused(page) == [f"The server refused them, with status {status}."]
     assert len(site.posts) < 30, "requests grow again once they work"
@@ -181,14 +181,14 @@ def test_a_server_that_takes_nothing_from_this_page_says_why_and_nothing_is_dele
     play(page, 0.5)
     pause(page)
     expect(page.locator("#recording")).to_contain_text("A sentence for the viewer.")
-    until(lambda: len(kept(page)) == 3, what="the views to be kept")
+    until_equal(lambda: len(kept(page)), 3, what="the views to be kept")
     assert refused(page) == []
     page.clock.fast_forward(50_000)
     page.evaluate("fetch('/healthz')")  # whatever was sent before has arrived
     assert len(site.posts) < 8, "it is not argued with"
     site.refuse = lambda _posted: None
     page.clock.fast_forward(60_000)
-    until(lambda: len(site.events) == 3, what="the page to try again after a while")
+    until_equal(lambda: len(site.events), 3, what="the page to try again after a while")
     expect(page.locator("#recording")).to_be_empty()
 
 
@@ -202,7 +202,7 @@ def test_a_page_whose_views_are_refused_says_so_before_anything_is_played(
     expect(page.locator("#recording")).to_contain_text("is kept in this browser")
     play(page, 0.3)
     pause(page)
-    until(lambda: len(kept(page)) == 2, what="the views to be kept")
+    until_equal(lambda: len(kept(page)), 2, what="the views to be kept")
 
 
 def _takes_out_all_that_tells_our_pages(environ: WSGIEnvironment) -> None:
@@ -224,7 +224,7 @@ def test_a_page_that_was_opened_under_another_cookie_gets_a_new_token(
     context.clear_cookies()
     context.new_page().goto("/")
     play(page, 0.3)
-    until(lambda: site.kinds() == ["started"], what="the view")
+    until_equal(site.kinds, ["started"], what="the view")
     assert len(site.posts) == 2
 
 
@@ -233,7 +233,7 @@ def test_what_a_beacon_carried_stays_until_the_next_page_has_it_confirmed(page: 
     play(page, 0.5)
     until(lambda: kept(page) == [], what="`started` to be accepted")
     page.goto("about:blank")
-    until(lambda: site.kinds() == ["started", "progress"], what="the beacon")
+    until_equal(site.kinds, ["started", "progress"], what="the beacon")
     page.goto("/history")
     until(lambda: len(site.posts) == 3 and kept(page) == [], what="the confirmation")
     assert sent_ids(site.posts[2][1]) == sent_ids(site.posts[1][1])
@@ -303,13 +303,13 @@ def test_a_full_store_makes_room_and_says_what_will_be_lost(page: Page, site: Si
     page.evaluate(fill)
     watch(page)
     play(page, 0.3)
-    until(lambda: len(kept(page)) == 2, what="room for the new view")
+    until_equal(lambda: len(kept(page)), 2, what="room for the new view")
     assert kept(page)[0] == views[-1], "the last of a stretch says all of it"
     page.evaluate(fill)
     pause(page)
     expect(page.get_by_text("1 view will be lost if you close this page")).to_be_visible()
     site.refuse = lambda _posted: None
-    until(lambda: len(site.events) == 3, what="all of it")
+    until_equal(lambda: len(site.events), 3, what="all of it")
 
 
 def test_two_tabs_share_the_store_and_nothing_is_lost(
@@ -322,7 +322,7 @@ def test_two_tabs_share_the_store_and_nothing_is_lost(
         watch(tab, video_id)
         play(tab, 0.3)
         pause(tab)
-    until(lambda: len(kept(page)) == 4, what="both tabs' views in one store")
+    until_equal(lambda: len(kept(page)), 4, what="both tabs' views in one store")
     before = [event["event_id"] for event in kept(page)]
     site.refuse = lambda _posted: None
     until(lambda: ids(site.events) == before, what="the views of both")
@@ -335,7 +335,7 @@ def test_a_browser_that_stores_nothing_still_reports(page: Page, site: Site, tro
     site.refuse = refuse_first(("503 Service Unavailable", {}))
     watch(page)
     play(page, 0.3)
-    until(lambda: site.kinds() == ["started"], what="the view, from memory")
+    until_equal(site.kinds, ["started"], what="the view, from memory")
 
 
 def test_damaged_entries_hold_up_nothing_and_are_told(page: Page, site: Site) -> None:

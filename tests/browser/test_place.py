@@ -13,7 +13,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import Troubles
 from tests.browser.playing import VIDEO, intervals, pause, play, position, seek, wait, watch, watched
 from tests.browser.site import Site
-from tests.waiting import until
+from tests.waiting import until, until_equal
 from view_events.event import event_id_time
 
 pytestmark = pytest.mark.browser
@@ -38,7 +38,7 @@ def test_positions_count_from_the_first_picture(page: Page, site: Site, video_id
     seek(page, start_s + 12)
     play(page, start_s + 13)
     place_s = pause(page) - start_s
-    until(lambda: len(site.events) == 2, what="the views")
+    until_equal(lambda: len(site.events), 2, what="the views")
     assert site.events[-1].position_s == pytest.approx(place_s, abs=0.01)
     (link,) = row(page)
     assert link == f"/watch/{video_id}?t={int(place_s)}"
@@ -203,7 +203,7 @@ def test_a_clock_that_is_changed_and_a_computer_that_slept_hurt_no_view(page: Pa
         until(partial(_more_than, site, count), what="a view")
         play(page, position(page) + 0.3)
     pause(page)
-    until(lambda: len(site.events) == 5, what="the last view")
+    until_equal(lambda: len(site.events), 5, what="the last view")
     ids_in_order = [event.event_id for event in site.events]
     assert ids_in_order == [
         event.event_id for event in sorted(site.events, key=lambda event: (event.at, event.event_id))

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, Route, expect
 from tests.browser.conftest import Troubles
 from tests.browser.playing import VIDEO, intervals, kept, pause, play, position, seek, wait, watch, watched
 from tests.browser.site import Site
-from tests.waiting import until
+from tests.waiting import until, until_equal
 from view_events.event import event_id_time
 
 pytestmark = pytest.mark.browser
@@ -165,7 +165,7 @@ def test_a_browser_whose_clock_is_wrong_is_recorded_at_the_right_time(page: Page
     watch(page)
     play(page, 0.5)
     pause(page)
-    until(lambda: site.kinds() == ["started", "progress"], what="the views")
+    until_equal(site.kinds, ["started", "progress"], what="the views")
     for event in site.events:
         for time in (event.at, event_id_time(event.event_id)):
             assert time is not None
