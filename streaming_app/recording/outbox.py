@@ -20,8 +20,8 @@ import msgspec
 import structlog
 
 from service import metrics
-from streaming_app.recording.errors import NotAccepted
-from streaming_app.recording.outbox_file import OtherVersion, OutboxFile
+from streaming_app.recording.errors import NotAccepted, OtherOutboxVersion
+from streaming_app.recording.outbox_file import OutboxFile
 from view_events.event import ViewEvent, by_trace, new_event_id
 
 log = structlog.get_logger(__name__)
@@ -270,7 +270,7 @@ class Outbox:
                 if not file.close():
                     self._left_alone.add(path)
                 return
-        except (OtherVersion, sqlite3.DatabaseError, OSError) as error:
+        except (OtherOutboxVersion, sqlite3.DatabaseError, OSError) as error:
             # A full disk is a passing problem. A damaged file, a file of another user or a file of another version
             # needs a person. Nothing is deleted.
             if isinstance(error, PermissionError) or not isinstance(error, sqlite3.OperationalError | OSError):

@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
+from streaming_app.recording.errors import OtherOutboxVersion
 from view_events.event import VERSION
 
 #: SQLite's default page size. `max_page_count` counts these pages.
@@ -50,12 +51,6 @@ DELETE FROM unreadable WHERE number IN (SELECT number FROM refused);
 DELETE FROM refused;
 COMMIT;
 """
-
-
-class OtherVersion(Exception):
-    """The file was written by a program with another event format, and is left alone. Raised by
-    `OutboxFile.take_over`.
-    """
 
 
 class OutboxFile:
@@ -107,7 +102,10 @@ class OutboxFile:
 
     @classmethod
     def take_over(cls, path: Path) -> Self | None:
-        """Adopt the file of a process that is gone. None if its owner lives. Raises OtherVersion, sqlite3.Error."""
+        """Adopt the file of a process that is gone. None if its owner lives.
+
+        Raises OtherOutboxVersion, sqlite3.Error.
+        """
         lock = _take(path.with_suffix(".lock"))
         if lock is None:
             return None
@@ -230,7 +228,7 @@ def _check_version(path: Path) -> None:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         (tables,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if tables and version != VERSION:
-        raise OtherVersion(f"{path.name} holds events of version {version}; this program knows {VERSION}")
+        raise OtherOutboxVersion(f"{path.name} holds events of version {version}; this program knows {VERSION}")
 
 
 def _make_private(path: Path) -> None:

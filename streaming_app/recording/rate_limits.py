@@ -6,12 +6,12 @@ Anybody gets a cookie by opening a page, so cookies are also limited by address.
 from __future__ import annotations
 
 from ipaddress import IPv6Address, ip_address
-from math import ceil
 
 from flask import Request
 
 from service import metrics
 from streaming_app.access.auth import Caller
+from streaming_app.recording.errors import TooMany
 from streaming_app.recording.request import MAX_EVENTS
 from streaming_app.recording.token_buckets import Bucket, BucketTable, Rate
 from streaming_app.settings import StreamingSettings
@@ -19,14 +19,6 @@ from streaming_app.settings import StreamingSettings
 #: Prefix length of an IPv6 network that belongs to one household or one server.
 IPV6_PREFIX = 64
 MINUTE_S = 60
-
-
-class TooMany(Exception):
-    """A caller is over a limit. Answered with 429: `detail` for people, `retry_after_s` for programs."""
-
-    def __init__(self, detail: str, wait_s: float) -> None:
-        super().__init__(detail)
-        self.retry_after_s = max(1, ceil(wait_s))
 
 
 class Limits:
@@ -46,7 +38,7 @@ class Limits:
         """Return how many events one request of this caller may have."""
         return min(self._cookie_request or MAX_EVENTS, MAX_EVENTS) if caller.by_cookie else MAX_EVENTS
 
-    def take(self, caller: Caller, request: Request, events: int) -> None:
+    def count(self, caller: Caller, request: Request, events: int) -> None:
         """Count the events of a request. Raises TooMany, and then counts none."""
         if caller.ingest:
             wait_s = self._table.take(events, Bucket("ingest", self._ingest)) if self._ingest.per_s else 0

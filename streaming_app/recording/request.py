@@ -6,7 +6,6 @@ Everything that the database could refuse is refused here. So a message in the q
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import chain, islice
 from typing import Annotated, Any
@@ -16,6 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from streaming_app.access.auth import AuthError, Caller
+from streaming_app.recording.errors import FieldError, NotJson, Unprocessable
 from view_events.event import RETENTION, Kind, ViewEvent, id_ms, new_event_id
 
 #: Events in one request. Larger requests gain nothing: the publisher joins requests anyway.
@@ -57,38 +57,6 @@ class View(Struct, frozen=True, kw_only=True, gc=False):
     at: Time | None = None
     sent_at: Time | None = None
     viewer_id: ViewerId | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class FieldError:
-    """One error: which event of the request, which field, and why."""
-
-    index: int | None
-    field: str | None
-    message: str
-
-
-class NotJson(Exception):
-    """The body is invalid JSON. Raised by `decode`; answered with 400."""
-
-
-class Unprocessable(Exception):
-    """Some fields are wrong. Raised by `decode` and `check`; answered with 422. Nothing is recorded.
-
-    `errors`: the first errors, at most MAX_ERRORS. `more_events`: how many further events have errors.
-    """
-
-    def __init__(self, *errors: FieldError, more_events: int = 0) -> None:
-        super().__init__(errors)
-        self.errors = errors
-        self.more_events = more_events
-
-    def __str__(self) -> str:
-        if not self.more_events:
-            return "Nothing was recorded."
-        return (
-            f"Nothing was recorded. {len(self.errors)} errors are shown; {self.more_events:,} more events have errors."
-        )
 
 
 _view = msgspec.json.Decoder(View)

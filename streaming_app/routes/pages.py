@@ -9,7 +9,7 @@ from pathlib import Path
 from flask import Blueprint, Response, make_response, render_template, request, send_from_directory
 
 from streaming_app.dependencies import services
-from streaming_app.recording.rate_limits import TooMany
+from streaming_app.recording.errors import TooMany
 from streaming_app.routes.problems import problem
 from streaming_app.videos.posters import PosterNotReady
 

@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from service.safe_headers import SAFE_HEADERS
 from streaming_app.access.auth import AuthError
-from streaming_app.recording.rate_limits import TooMany
+from streaming_app.recording.errors import TooMany
 
 log = structlog.get_logger(__name__)
 

@@ -16,8 +16,8 @@ from service import metrics, tracing
 from service.safe_headers import NO_SNIFFING
 from streaming_app import wsgi
 from streaming_app.dependencies import Services, services
-from streaming_app.recording.rate_limits import TooMany
-from streaming_app.recording.request import NotJson, Unprocessable, check, decode
+from streaming_app.recording.errors import NotJson, TooMany, Unprocessable
+from streaming_app.recording.request import check, decode
 from streaming_app.routes.problems import problem, too_many
 from view_events.event import ViewEvent
 
@@ -162,12 +162,12 @@ def _record(parts: Services, knows: Callable[[str], bool | None]) -> Response | 
         events = check(views, caller, datetime.now(UTC), known, g.trace_id, duration_s=parts.catalogue.duration_at_hand)
     except (NotJson, Unprocessable) as error:
         if caller.by_cookie:
-            parts.limits.take(caller, request, 1)  # counts as one event: it costs work, although nothing is recorded
+            parts.limits.count(caller, request, 1)  # counts as one event: it costs work, although nothing is recorded
         return _wrong(error)
     if undecided:
         raise VideoUnknownNow(events)
     try:
-        parts.limits.take(caller, request, len(events))
+        parts.limits.count(caller, request, len(events))
     except TooMany as error:
         return too_many(error, event_ids=event_ids(events))
     return events

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streaming_app.access.auth import AuthError, Caller
-from streaming_app.recording.request import MAX_EVENTS, FieldError, NotJson, Unprocessable, View, check, decode
+from streaming_app.recording.errors import FieldError, NotJson, Unprocessable
+from streaming_app.recording.request import MAX_EVENTS, View, check, decode
 from streaming_app.recording.stream_views import derived_id
 from view_events.event import RETENTION, ViewEvent, event_id_time, new_event_id
 
