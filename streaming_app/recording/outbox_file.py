@@ -30,10 +30,10 @@ BUSY_S = 5
 #: The files that SQLite keeps for one database.
 SUFFIXES = (".sqlite", ".sqlite-wal", ".sqlite-shm")
 
-#: One row per request. AUTOINCREMENT never reuses a number, so `forget` cannot delete a later request. `unreadable` has
-#: requests that no program of this version can have written, and requests that the broker refuses for good. They are
-#: kept for a person to look at; programs of the version before keep them, too. `refused` says which of them the broker
-#: refused.
+#: One row per request. AUTOINCREMENT never reuses a number, so deleting what was sent cannot delete a later request.
+#: `unreadable` has requests that no program of this version can have written, and requests that the broker refuses for
+#: good. They are kept for a person to inspect; programs of the version before keep them, too. `refused` says which of
+#: them the broker refused.
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS requests (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -80,18 +80,20 @@ class OutboxFile:
         self.stored: int = self._reader.execute("SELECT coalesce(sum(events), 0) FROM requests").fetchone()[0]
         self.sent = 0
         self._safe = self._deleted = 0
+        #: Set when the file cannot be read. It is not written any more, and stays on disk for a person to inspect.
+        self.damaged = False
         #: Requests that are sent in a message of their own.
-        self._by_themselves: set[int] = set()
+        self._sent_separately: set[int] = set()
 
     @property
-    def left(self) -> int:
+    def unsent(self) -> int:
         """Events that wait here, for metrics. To decide whether the file may be deleted, use `is_empty`."""
         return self.stored - self.sent
 
     @classmethod
     def create(cls, path: Path, max_bytes: int) -> Self:
         """Make a new file. Raises OSError or sqlite3.Error, and then leaves no file behind."""
-        lock = _take(path.with_suffix(".lock"))
+        lock = _acquire_lock(path.with_suffix(".lock"))
         if lock is None:
             raise FileExistsError(f"{path} belongs to another process")
         try:
@@ -101,12 +103,12 @@ class OutboxFile:
             raise
 
     @classmethod
-    def take_over(cls, path: Path) -> Self | None:
+    def adopt(cls, path: Path) -> Self | None:
         """Adopt the file of a process that is gone. None if its owner lives.
 
         Raises OtherOutboxVersion, sqlite3.Error.
         """
-        lock = _take(path.with_suffix(".lock"))
+        lock = _acquire_lock(path.with_suffix(".lock"))
         if lock is None:
             return None
         try:
@@ -141,24 +143,24 @@ class OutboxFile:
         with closing(self._reader.execute(query, (self._safe,))) as found:
             for row in found:
                 events -= row[1]
-                if rows and (events < 0 or {row[0], rows[-1][0]} & self._by_themselves):
+                if rows and (events < 0 or {row[0], rows[-1][0]} & self._sent_separately):
                     break
                 rows.append(row)
         return rows
 
-    def forget(self, number: int, events: int) -> None:
+    def mark_sent(self, number: int, events: int) -> None:
         """Mark the requests up to this number as safe elsewhere. `oldest` no longer returns them;
         `sweep` deletes them.
         """
         self._safe = number
         self.sent += events
-        self._by_themselves.discard(number)
+        self._sent_separately.discard(number)
 
     def put_aside(self, number: int, events: int, reason: str | None = None) -> None:
         """Move a request aside that cannot be read, or that the broker refuses for this reason. It then blocks no
         others.
         """
-        with self._together():
+        with self._transaction():
             self._reader.execute("INSERT INTO unreadable SELECT * FROM requests WHERE number = ?", (number,))
             self._reader.execute("DELETE FROM requests WHERE number = ?", (number,))
             if reason is not None:
@@ -172,14 +174,14 @@ class OutboxFile:
         Each is then sent in a message of its own. They must contain the same events.
         """
         query = "INSERT INTO requests (events, body) VALUES (?, ?)"
-        with self._together():
+        with self._transaction():
             self._reader.execute("DELETE FROM requests WHERE number <= ?", (number,))
             numbers = {self._reader.execute(query, request).lastrowid or 0 for request in requests}
-        self._by_themselves |= numbers
+        self._sent_separately |= numbers
         self._safe = self._deleted = number
 
     @contextmanager
-    def _together(self) -> Iterator[None]:
+    def _transaction(self) -> Iterator[None]:
         """Run the reader's changes inside it as one transaction."""
         self._reader.execute("BEGIN IMMEDIATE")
         try:
@@ -245,7 +247,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
 
 
-def _take(path: Path) -> int | None:
+def _acquire_lock(path: Path) -> int | None:
     """Lock the file at this path and return its descriptor. None while another process has the lock."""
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

@@ -24,7 +24,7 @@ import structlog
 
 from service import metrics
 from streaming_app.recording.errors import BrokerAway, InDoubt, NotAccepted, Refused, Returned
-from streaming_app.recording.outbox import Outbox, Parcel
+from streaming_app.recording.outbox import Outbox, OutboxMessage
 from view_events.event import ViewEvent, by_trace
 
 log = structlog.get_logger(__name__)
@@ -241,7 +241,7 @@ class Publisher:
         else:
             self._look_after_link()
         # After every message of fresh events, one of old events. So neither has to wait for all of the other.
-        self._outbox.look_after_files()
+        self._outbox.adopt_and_sweep()
         self._drain()
         return True
 
@@ -288,33 +288,36 @@ class Publisher:
         if not self._link.connected or self._clock() < self._drain_at:
             return
         try:
-            parcel = self._outbox.take(BATCH_EVENTS)
+            message = self._outbox.oldest(BATCH_EVENTS)
         except sqlite3.Error as error:
             log.warning("the outbox cannot be read", reason=str(error))
             self._drain_at = self._clock() + IDLE_S
             return
-        if parcel is None:
+        if message is None:
             self._drain_at = self._clock() + IDLE_S
             self._close_breaker()  # no event to test the broker with, so the next request tests it
-        elif doubt := self._confirmed(parcel.events, lambda: self._outbox.done(parcel), from_outbox=True):
+        elif doubt := self._confirmed(message.events, lambda: self._outbox.done(message), from_outbox=True):
             self._drain_at = self._clock() + RETRY_S
             if isinstance(doubt, Refused):
-                self._sort_out(parcel, str(doubt))
+                self._sort_out(message, str(doubt))
             self._look_after_link(quietly=isinstance(doubt, Refused))
 
-    def _sort_out(self, parcel: Parcel, reason: str) -> None:
+    def _sort_out(self, message: OutboxMessage, reason: str) -> None:
         """Find the events that the broker refuses for good. Each turn tries one message; fresh events are sent in
         between.
 
         An event is put aside only if other messages have been confirmed since. Otherwise the event may not be the
         cause.
         """
-        event_id = parcel.events[0].event_id
+        event_id = message.events[0].event_id
         for_good = False
-        if len(parcel.events) == 1:
+        if len(message.events) == 1:
             for_good = self._confirms > self._refused.setdefault(event_id, self._confirms)
         try:
-            self._outbox.refused(parcel, reason, for_good=for_good)
+            if for_good:
+                self._outbox.put_aside(message, reason)
+            else:
+                self._outbox.split(message)
         except sqlite3.Error as error:
             log.warning("the outbox cannot be changed", reason=str(error))
             return

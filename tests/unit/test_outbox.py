@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from streaming_app.recording.errors import NotAccepted
-from streaming_app.recording.outbox import LOOK_EVERY_S, MEASURE_EVERY_S, Outbox, waiting_in
+from streaming_app.recording.outbox import Outbox, waiting_in
+from streaming_app.recording.outbox_adoption import ADOPT_EVERY_S
+from streaming_app.recording.outbox_writer import MEASURE_EVERY_S
 from tests.demo import HARD_NAME
 from tests.fakes import an_event, fill, ids
 from view_events.event import ViewEvent
@@ -54,9 +56,9 @@ def store(outbox: Outbox, events: Sequence[ViewEvent]) -> None:
 def emptied(outbox: Outbox, at_a_time: int = 500) -> list[ViewEvent]:
     """Everything that it gives, in order."""
     events: list[ViewEvent] = []
-    while parcel := outbox.take(at_a_time):
-        events += parcel.events
-        outbox.done(parcel)
+    while message := outbox.oldest(at_a_time):
+        events += message.events
+        outbox.done(message)
     return events
 
 
@@ -69,20 +71,20 @@ def test_it_gives_back_what_it_got_oldest_first(outbox: Outbox) -> None:
     assert outbox.events == 0
 
 
-def test_a_parcel_never_splits_a_request_and_stays_until_it_is_done(outbox: Outbox) -> None:
+def test_a_message_never_splits_a_request_and_stays_until_it_is_done(outbox: Outbox) -> None:
     for size in (300, 300, 1000, 1):
         store(outbox, [an_event() for _ in range(size)])
-    first = outbox.take(500)
-    again = outbox.take(500)
+    first = outbox.oldest(500)
+    again = outbox.oldest(500)
     assert first
     assert again
     assert ids(first.events) == ids(again.events)
     assert len(first.events) == 300
     outbox.done(first)
     sizes = []
-    while parcel := outbox.take(500):
-        sizes.append(len(parcel.events))
-        outbox.done(parcel)
+    while message := outbox.oldest(500):
+        sizes.append(len(message.events))
+        outbox.done(message)
     assert sizes == [300, 1000, 1]
 
 
@@ -95,7 +97,7 @@ def test_many_threads_share_commits(outbox: Outbox) -> None:
 
 def test_every_commit_has_reached_the_disk_before_it_is_told(outbox: Outbox) -> None:
     store(outbox, [an_event()])
-    own = outbox._own  # noqa: SLF001 (what no test could see from outside but by pulling the plug)
+    own = outbox._writer.file  # noqa: SLF001 (what no test could see from outside but by pulling the plug)
     assert own
     assert own._writer.execute("PRAGMA synchronous").fetchone() == (2,)  # noqa: SLF001 (2: FULL)
     assert own._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)  # noqa: SLF001
@@ -191,11 +193,11 @@ def test_the_file_of_a_process_that_was_killed_is_adopted_and_older_than_ours(
     process.wait()
     ours = an_event()
     store(outbox, [ours])
-    outbox.look_after_files()
+    outbox.adopt_and_sweep()
     assert outbox.events == 4
     assert ids(emptied(outbox)) == [*theirs, str(ours.event_id)]
-    clock.now_s += LOOK_EVERY_S
-    outbox.look_after_files()
+    clock.now_s += ADOPT_EVERY_S
+    outbox.adopt_and_sweep()
     assert len(list(tmp_path.glob("*.lock"))) == 1, "the adopted file was not removed"
 
 
@@ -203,17 +205,17 @@ def test_the_file_of_a_process_that_lives_is_left_alone_even_when_it_is_stopped(
     outbox: Outbox, clock: Clock, owner: tuple[subprocess.Popen[str], list[str]]
 ) -> None:
     process, theirs = owner
-    outbox.look_after_files()
+    outbox.adopt_and_sweep()
     process.send_signal(signal.SIGSTOP)
-    clock.now_s += LOOK_EVERY_S
-    outbox.look_after_files()
+    clock.now_s += ADOPT_EVERY_S
+    outbox.adopt_and_sweep()
     assert outbox.events == 0
     process.send_signal(signal.SIGKILL)
     process.wait()
-    outbox.look_after_files()
-    assert outbox.events == 0, "it looked again too early"
-    clock.now_s += LOOK_EVERY_S
-    outbox.look_after_files()
+    outbox.adopt_and_sweep()
+    assert outbox.events == 0, "it searched again too early"
+    clock.now_s += ADOPT_EVERY_S
+    outbox.adopt_and_sweep()
     assert ids(emptied(outbox)) == theirs
 
 
@@ -225,7 +227,7 @@ def test_one_of_many_adopts(tmp_path: Path, owner: tuple[subprocess.Popen[str], 
     for box in boxes:
         box.open()
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(Outbox.look_after_files, boxes))
+        list(pool.map(Outbox.adopt_and_sweep, boxes))
     assert sorted(box.events for box in boxes) == [0] * 7 + [3]
     assert [event_id for box in boxes for event_id in ids(emptied(box))] == theirs
     for box in boxes:
@@ -235,7 +237,7 @@ def test_one_of_many_adopts(tmp_path: Path, owner: tuple[subprocess.Popen[str], 
 
 def test_a_lock_without_a_file_is_cleared_away(outbox: Outbox, tmp_path: Path) -> None:
     (tmp_path / "0190.lock").touch()  # killed between the two
-    outbox.look_after_files()
+    outbox.adopt_and_sweep()
     assert not list(tmp_path.iterdir())
 
 
@@ -249,8 +251,8 @@ def test_a_broken_file_and_one_of_another_version_are_left_for_somebody_to_look_
         connection.executescript("CREATE TABLE requests (other); PRAGMA user_version = 99")
     connection.close()
     for _ in range(3):
-        outbox.look_after_files()
-        clock.now_s += LOOK_EVERY_S
+        outbox.adopt_and_sweep()
+        clock.now_s += ADOPT_EVERY_S
     assert outbox.events == 0
     assert {path.name for path in tmp_path.iterdir()} >= {"1.lock", "1.sqlite", "2.lock", "2.sqlite"}
     store(outbox, [an_event()])
@@ -262,10 +264,10 @@ def test_a_deletion_that_is_lost_with_the_process_sends_the_same_ids_again(tmp_p
     first.open()
     event = an_event()
     store(first, [event])
-    assert first.take(500)  # sent, and never marked as done
+    assert first.oldest(500)  # sent, and never marked as done
     first.close()
     second.open()
-    second.look_after_files()
+    second.adopt_and_sweep()
     assert ids(emptied(second)) == ids([event])
     second.close()
 
@@ -282,8 +284,8 @@ def test_a_disk_that_takes_no_deletions_gives_nothing_twice_and_is_cleared_later
         assert waiting_in(tmp_path) == len(events)
         other.execute("DROP TRIGGER full")
         other.commit()
-    clock.now_s += LOOK_EVERY_S
-    outbox.look_after_files()
+    clock.now_s += ADOPT_EVERY_S
+    outbox.adopt_and_sweep()
     assert waiting_in(tmp_path) == 0
 
 
@@ -310,7 +312,7 @@ def test_a_file_that_is_damaged_holds_up_nobody_and_is_kept(outbox: Outbox, tmp_
     damaged = bytearray(path.read_bytes())
     damaged[8 * 4096 :] = b"\xff" * (len(damaged) - 8 * 4096)
     path.write_bytes(damaged)
-    assert outbox.take(500) is None
+    assert outbox.oldest(500) is None
     event = an_event()
     store(outbox, [event])
     assert emptied(outbox) == [event]

@@ -87,7 +87,7 @@ def test_an_outbox_is_for_its_owner_only_also_one_from_before(tmp_path: Path) ->
     for suffix in ("sqlite", "lock"):
         (folder / f"before.{suffix}").touch()
     check_folder("OUTBOX", folder, private=True)
-    old = OutboxFile.take_over(folder / "before.sqlite")
+    old = OutboxFile.adopt(folder / "before.sqlite")
     new = OutboxFile.create(folder / "new.sqlite", max_bytes=1024 * 1024)
     found = modes(folder)
     for file in (old, new):

@@ -164,16 +164,16 @@ def test_the_version_before_reads_outboxes_of_this_one_and_the_other_way_round(t
     box = Outbox(tmp_path, 1024 * 1024)
     box.open()
     box.put([event]).result(5)
-    parcel = box.take(10)
-    assert parcel
-    assert parcel.events == [event]
-    (row,) = parcel.file.oldest(10)
+    message = box.oldest(10)
+    assert message
+    assert message.events == [event]
+    (row,) = message.file.oldest(10)
     assert msgspec.json.decode(row[2], type=list[EarlierEvent]) == [earlier(event)]
-    parcel.file.append([(1, msgspec.json.encode([earlier(event)]))])
-    box.done(parcel)
-    parcel = box.take(10)
-    assert parcel
-    assert parcel.events == [msgspec.structs.replace(event, trace_id=None)]
+    message.file.append([(1, msgspec.json.encode([earlier(event)]))])
+    box.done(message)
+    message = box.oldest(10)
+    assert message
+    assert message.events == [msgspec.structs.replace(event, trace_id=None)]
     box.close()
 
 
