@@ -110,7 +110,10 @@ class OutboxWriter:
     def _commit(self, group: Sequence[_PendingCommit]) -> None:
         try:
             if self.file is None or self.file.damaged:
-                self.file = self._create()
+                try:
+                    self.file = self._create()
+                except FileExistsError:  # another process adopted the file before it was locked, and removed it
+                    self.file = self._create()
             elif self._clock() >= self._measure_at:
                 self.file.limit(self._room())
             self.file.append([(len(pending.events), pending.body) for pending in group])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from streaming_app.recording import outbox_file
 from streaming_app.recording.errors import NotAccepted
 from streaming_app.recording.outbox import Outbox, waiting_in
 from streaming_app.recording.outbox_adoption import ADOPT_EVERY_S
@@ -239,6 +240,44 @@ def test_a_lock_without_a_file_is_cleared_away(outbox: Outbox, tmp_path: Path) -
     (tmp_path / "0190.lock").touch()  # killed between the two
     outbox.adopt_and_sweep()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_being_made_is_not_adopted_by_its_own_process(outbox: Outbox, tmp_path: Path) -> None:
+    """The lock file appears while the folder is listed, a moment before it is locked."""
+    lock = tmp_path / "0190.lock"
+
+    class Listed:
+        def glob(self, _pattern: str) -> list[Path]:
+            outbox._writer.path = lock.with_suffix(".sqlite")  # noqa: SLF001 (as the writer does)
+            lock.touch()
+            return [lock]
+
+    outbox._adoption._folder = Listed()  # type: ignore[assignment]  # noqa: SLF001
+    outbox.adopt_and_sweep()
+    assert lock.exists()
+
+
+def test_a_file_that_another_process_adopts_while_it_is_made_is_made_again(
+    outbox: Outbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Outbox(tmp_path, MAX_BYTES)
+    acquire_lock = outbox_file._acquire_lock  # noqa: SLF001
+    late: list[Path] = []
+
+    def acquire_too_late(path: Path) -> int | None:
+        """The first time, the other process locks the file first. It finds no events and removes the file."""
+        if late:
+            return acquire_lock(path)
+        late.append(path)
+        path.touch()
+        other.adopt_and_sweep()
+        assert not path.exists()
+        return None
+
+    monkeypatch.setattr(outbox_file, "_acquire_lock", acquire_too_late)
+    event = an_event()
+    store(outbox, [event])
+    assert emptied(outbox) == [event]
 
 
 def test_a_broken_file_and_one_of_another_version_are_left_for_somebody_to_look_at(
