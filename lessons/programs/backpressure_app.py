@@ -16,8 +16,9 @@ from celery import Celery
 
 from service.logs import LogSettings, configure
 from streaming_app.recording.broker import BrokerLink
+from streaming_app.recording.deadlines import DEADLINE_S, OUTBOX_DEADLINE_S
 from streaming_app.recording.outbox import Outbox
-from streaming_app.recording.publisher import DEADLINE_S, OUTBOX_DEADLINE_S, Publisher
+from streaming_app.recording.publisher import Publisher
 from view_events import topology
 from view_events.event import ViewEvent, new_event_id
 

@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 #: Requests in progress at a time. Further requests wait here, as in a proxy in front of the streaming app.
 AT_A_TIME = 64
-#: On an idle machine, an answer takes at most 1.25 s (streaming_app/recording/publisher.py).
+#: On an idle machine, an answer takes at most 1.25 s (streaming_app/recording/deadlines.py).
 TIMEOUT = urllib3.Timeout(connect=2, read=4)
 #: Seconds before a repetition. The pause doubles each time, and is multiplied by a random number between 0.5 and 1.5.
 PAUSE_S, LONGEST_PAUSE_S = 0.2, 3.0

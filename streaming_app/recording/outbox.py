@@ -39,7 +39,7 @@ class OutboxMessage:
 class Outbox:
     """The outbox of this process. It stores events at any time and returns them oldest first.
 
-    Call `open` after the process has forked. Any thread may call `put`; one thread only calls the other methods.
+    Call `open` after the process has forked. Any thread may call `put`; only one thread calls the other methods.
     """
 
     def __init__(self, folder: Path, max_bytes: int, *, clock: Callable[[], float] = monotonic) -> None:

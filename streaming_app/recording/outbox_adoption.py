@@ -1,4 +1,4 @@
-"""How the outbox files of processes that are gone are adopted. So stored events do not depend on a restart.
+"""The adoption of outbox files whose process is gone. So stored events do not depend on its restart.
 
 Every ADOPT_EVERY_S, each process tries the lock of every file in the folder. The kernel releases a lock when its
 process ends, however it ends. Whoever gets the lock owns the file: it sends the events and removes the file.
@@ -22,7 +22,7 @@ ADOPT_EVERY_S = 2
 
 
 class OutboxAdoption:
-    """The adopted files of one process, until they are empty. One thread only calls the methods."""
+    """The adopted files of one process, until they are empty. Only one thread calls the methods."""
 
     def __init__(self, folder: Path, writer: OutboxWriter) -> None:
         self._folder = folder

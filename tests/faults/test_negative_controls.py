@@ -18,7 +18,7 @@ import pytest
 
 from proof.chaos.guests import Guests
 from proof.chaos.proxy import BACK, THERE
-from streaming_app.recording import publisher
+from streaming_app.recording import deadlines
 from streaming_app.recording.broker import BrokerLink
 from streaming_app.recording.outbox import waiting_in
 from tests.conftest import Demo
@@ -48,7 +48,7 @@ def places(rabbitmq_demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Ite
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests wait for a broker on a busy machine: what goes to the outbox because it takes long would not be lost."""
-    monkeypatch.setattr(publisher, "DEADLINE_S", 5)
+    monkeypatch.setattr(deadlines, "DEADLINE_S", 5)
 
 
 def counted_waits(link: BrokerLink) -> Sequence[object]:

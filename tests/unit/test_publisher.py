@@ -10,8 +10,9 @@ from time import monotonic
 import pytest
 from structlog.testing import capture_logs
 
+from streaming_app.recording.deadlines import DEADLINE_S
 from streaming_app.recording.outbox import Outbox
-from streaming_app.recording.publisher import BATCH_EVENTS, DEADLINE_S, WAITING_EVENTS, Publisher
+from streaming_app.recording.publisher import BATCH_EVENTS, WAITING_EVENTS, Publisher
 from tests.fakes import RecordingLink, an_event, fill, ids
 from tests.waiting import until
 from view_events.event import ViewEvent
@@ -265,7 +266,7 @@ def test_why_there_is_no_broker_is_told_once_and_again_when_it_is_something_else
     with capture_logs() as logs:
         for reason in ("ACCESS_REFUSED", "ACCESS_REFUSED", "Connection refused"):
             link.reason = reason
-            publisher._look_after_link()  # noqa: SLF001 (one attempt, instead of waiting for three)
+            publisher._check_connection()  # noqa: SLF001 (one attempt, instead of waiting for three)
     assert [line["reason"] for line in logs if line["log_level"] == "warning"] == [
         "ACCESS_REFUSED",
         "Connection refused",
