@@ -15,7 +15,6 @@ It contains:
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -31,7 +30,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from local.errors import AlreadyRunning, DemoError, NotRunning
-from service import metrics_files
+from service import file_lock, metrics_files
+from service.atomic_file import write_whole
 
 #: Lines of a part's log that are shown if the part fails.
 LOG_TAIL = 15
@@ -131,7 +131,7 @@ class State:
             with suppress(FileExistsError):  # another command of this demo was faster
                 link.symlink_to(self.folder)
         # Locked as long as this process lives, because systemd-tmpfiles deletes old folders unless they are locked.
-        fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_SH)
+        file_lock.lock(folder, shared=True)
         return link
 
     def _short_folder(self) -> Path:
@@ -175,32 +175,21 @@ class State:
         however it ends.
         """
         path = self.folder / "demo.lock"
-        while True:
-            # Inside the `with` block, errors may occur that have nothing to do with the folder.
-            try:
-                opened = path.open("a+")
-            except OSError as error:
-                raise self.unusable(error) from None
-            with opened as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    file.seek(0)
-                    raise AlreadyRunning(self._who_runs(file.read().strip())) from None
-                # If a demo ended between our open and our lock, it has removed the file. Then this is a lock on a
-                # deleted file.
-                if not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino:
-                    continue
-                file.truncate(0)
-                file.write(str(os.getpid()))
-                file.flush()
-                try:
-                    yield
-                finally:
-                    path.unlink(missing_ok=True)
-                return
+        try:
+            while (descriptor := file_lock.try_lock(path)) is None:
+                if path.exists():  # otherwise that demo has just ended
+                    raise AlreadyRunning(self._already_running(path.read_text().strip()))
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
+        except OSError as error:
+            raise self.unusable(error) from None
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
 
-    def _who_runs(self, pid: str) -> str:
+    def _already_running(self, pid: str) -> str:
         where = ""
         with suppress(DemoError):  # the demo has just begun, or the file is damaged
             where = f" at {self.read()['web']['url']}"
@@ -228,7 +217,7 @@ class State:
         for folder in (self.run, *(Path(place, self._short_name) for place in SHORT_PLACES)):
             shutil.rmtree(folder, ignore_errors=True)
         self.__dict__.pop("plain", None)  # the link is gone, so it must be made again
-        metrics_files.sweep()
+        metrics_files.remove_abandoned()
 
     def revoke(self, token_id: str) -> None:
         """Add a token to the list of revoked tokens, which the streaming app reads."""
@@ -247,10 +236,7 @@ class State:
 
 def write_json(path: Path, document: Any) -> None:
     """Write a JSON file atomically, readable by its owner only."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(handle, "w") as file:
-        json.dump(document, file, indent=2)
-    Path(name).replace(path)
+    write_whole(path, json.dumps(document, indent=2).encode(), make_folder=False)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

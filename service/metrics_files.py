@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+
+from service.file_lock import try_lock
 
 #: This variable names the folder, also for processes that start later. prometheus-client reads it once, on import.
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -22,14 +23,13 @@ def make() -> None:
     """Make a new folder for this process and its children, and set the variable. Counters begin at 0.
 
     These processes lock the folder itself. The kernel releases the lock when the last of them is gone, even after kill
-    -9. `sweep` removes folders without a lock.
+    -9. `remove_abandoned` removes folders without a lock.
     """
-    sweep()
+    remove_abandoned()
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place()))
-        lock = _take(folder)
-        # Another process's `sweep` may have come between the two lines above.
-        if lock is not None and folder.exists():
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent_folder()))
+        # Another process's `remove_abandoned` may remove the folder between these two lines.
+        if _lock(folder) is not None:
             break
     os.environ[VARIABLE] = str(folder)
     from prometheus_client import values
@@ -44,16 +44,16 @@ def remove() -> None:
     shutil.rmtree(os.environ.pop(VARIABLE, ""), ignore_errors=True)
 
 
-def sweep() -> None:
+def remove_abandoned() -> None:
     """Remove the folders of services that are gone and could not remove them (kill -9)."""
-    for folder in place().glob(f"{PREFIX}*"):
-        lock = _take(folder)
+    for folder in parent_folder().glob(f"{PREFIX}*"):
+        lock = _lock(folder)
         if lock is not None:
             shutil.rmtree(folder, ignore_errors=True)
             os.close(lock)
 
 
-def place() -> Path:
+def parent_folder() -> Path:
     """Return the parent of these folders."""
     return IN_MEMORY if os.access(IN_MEMORY, os.W_OK | os.X_OK) else Path(tempfile.gettempdir())
 
@@ -65,29 +65,20 @@ def forget_dead_processes() -> None:
     folder = os.environ.get(VARIABLE)
     for path in Path(folder).glob("gauge_live*_*.db") if folder else ():
         pid = int(path.stem.rpartition("_")[2])
-        if not _lives(pid):
+        if not _is_alive(pid):
             with suppress(FileNotFoundError):  # another process was faster
                 mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
 
-def _take(folder: Path) -> int | None:
-    """Lock a folder.
-
-    Close the result to release the lock. None: another process has the lock, or the folder is not ours.
-    """
+def _lock(folder: Path) -> int | None:
+    """Lock a folder. None: another process has the lock, or the folder is gone or another user's."""
     try:
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        return try_lock(folder) if folder.is_dir() else None
     except OSError:
         return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        return None
-    return lock
 
 
-def _lives(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

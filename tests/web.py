@@ -99,4 +99,4 @@ def web_server(folder: Path, videos: Path, **env: str) -> Iterator[Web]:
             if process.is_running():
                 process.kill()
         web.process.wait(timeout=10)
-        metrics_files.sweep()  # it was killed, perhaps
+        metrics_files.remove_abandoned()  # it was killed, perhaps

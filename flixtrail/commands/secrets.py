@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
-import tempfile
 from pathlib import Path
 
 import click
 
 from local.errors import WrongSetting
+from service.atomic_file import write_whole
 
 #: A variable in docker-compose.yml that has a development default.
 SECRET = re.compile(r"\$\{([A-Z_]+):-change-me-[a-z-]+\}")
@@ -70,7 +69,4 @@ def add(env_file: Path, known: str, names: list[str]) -> None:
     """
     separator = "" if not known or known.endswith("\n") else "\n"
     lines = "".join(f"{name}={secrets.token_hex(SECRET_BYTES)}\n" for name in names)
-    handle, name = tempfile.mkstemp(dir=env_file.resolve().parent, prefix=".env.")  # mkstemp makes it with mode 0600
-    with os.fdopen(handle, "w") as file:
-        file.write(f"{known}{separator}{lines}")
-    Path(name).replace(env_file)
+    write_whole(env_file, f"{known}{separator}{lines}".encode(), make_folder=False)

@@ -49,7 +49,7 @@ def test_where_there_is_no_such_memory_they_lie_among_temporary_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metrics_files, "IN_MEMORY", tmp_path / "missing")
-    assert metrics_files.place().is_dir()
+    assert metrics_files.parent_folder().is_dir()
 
 
 def test_what_a_killed_service_left_is_swept_and_what_a_living_one_has_is_not() -> None:
@@ -58,11 +58,11 @@ def test_what_a_killed_service_left_is_swept_and_what_a_living_one_has_is_not() 
         folder = Path(service.stdout.readline().strip())
         assert folder.parent == Path("/dev/shm")
         metrics_files.IN_MEMORY = folder.parent
-        metrics_files.sweep()
+        metrics_files.remove_abandoned()
         assert folder.is_dir()
         service.kill()
         service.wait()
-        metrics_files.sweep()
+        metrics_files.remove_abandoned()
         assert not folder.exists()
 
 
@@ -75,11 +75,11 @@ def test_the_folder_is_held_by_the_processes_that_were_forked_too() -> None:
         service.kill()
         service.wait()
         metrics_files.IN_MEMORY = folder.parent
-        metrics_files.sweep()
+        metrics_files.remove_abandoned()
         assert folder.is_dir(), "an orphan writes there still"
         service.stdin.close()
         service.stdout.read()  # until it is gone
-        metrics_files.sweep()
+        metrics_files.remove_abandoned()
         assert not folder.exists()
 
 
