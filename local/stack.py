@@ -25,9 +25,10 @@ from local.shutdown import Ladder
 from local.state import State
 from local.supervisor import POLL_S, Supervisor, SupervisorAway, servers
 from local.terminal_output import Teller
+from service.waiting import wait_until
 
 #: Seconds for a part to start. A slow machine needs ten; after this, look at the log.
-START_DEADLINE_S = 90
+START_TIMEOUT_S = 90
 
 #: Seconds to wait until a new queue's name is on the disk. RabbitMQ 3.10 needs three. If a version stores it elsewhere,
 #: the demo waits no longer than this. Only the first start on a state folder waits.
@@ -133,18 +134,21 @@ class Stack:
 
     def _launch_supervisor(self) -> None:
         self._process = self.supervisor.launch()
-        deadline = monotonic() + START_DEADLINE_S
-        while True:
+        process = self._process
+
+        def answers() -> bool:
             try:
                 self.supervisor.status()
             except SupervisorAway:
-                if self._process.poll() is not None or monotonic() > deadline:
+                if process.poll() is not None:
                     raise PartFailed(self.state.end_of_log("supervisord", "did not start")) from None
                 if self._asked_to_stop is not None:
                     raise Interrupted("stopped while it was starting") from None
-                sleep(0.02)
-            else:
-                return
+                return False
+            return True
+
+        if not wait_until(answers, START_TIMEOUT_S, poll_interval_s=0.02):
+            raise PartFailed(self.state.end_of_log("supervisord", "did not start"))
 
     def _start_broker(self) -> None:
         wanted = self.settings.broker
@@ -233,24 +237,27 @@ class Stack:
         except QueueAway:
             return False
 
-    def _wait(self, what: str, there: Callable[[], bool], part: str = "supervisord") -> None:
-        """Wait until `there` is true. Raises PartFailed if a part gives up or the deadline passes, Interrupted on
-        Ctrl-C.
+    def _wait(self, what: str, is_ready: Callable[[], bool], part: str = "supervisord") -> None:
+        """Wait until `is_ready` returns True. Raises PartFailed if a part gives up or the deadline passes, Interrupted
+        on Ctrl-C.
 
         `part`: the part whose log explains a failure.
         """
-        deadline = monotonic() + START_DEADLINE_S
+
+        def checked() -> bool:
+            if is_ready():
+                return True
+            if self._asked_to_stop is not None:
+                raise Interrupted("stopped while it was starting")
+            failed = [part.name for part in self.supervisor.status().values() if part.failed]
+            if failed:
+                raise PartFailed(self.state.end_of_log(failed[0], "did not start"))
+            return False
+
         with self.teller.waiting(what):
-            while not there():
-                if self._asked_to_stop is not None:
-                    raise Interrupted("stopped while it was starting")
-                failed = [part.name for part in self.supervisor.status().values() if part.failed]
-                if failed:
-                    raise PartFailed(self.state.end_of_log(failed[0], "did not start"))
-                if monotonic() > deadline:
-                    late = f"is what {what} comes from, which was not there after {START_DEADLINE_S} s"
-                    raise PartFailed(self.state.end_of_log(part, late))
-                sleep(POLL_S)
+            if not wait_until(checked, START_TIMEOUT_S, poll_interval_s=POLL_S):
+                late = f"is what {what} comes from, which was not there after {START_TIMEOUT_S} s"
+                raise PartFailed(self.state.end_of_log(part, late))
 
     def _web_is_ready(self) -> bool:
         """Return whether every process of the streaming app accepts views, because any of them may get a request."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import monotonic, sleep, time
+from time import time
 from typing import Any
 from urllib.parse import urljoin
 
@@ -21,12 +21,13 @@ from local.queue import VISIBILITY_S, QueueAway
 from local.running_demo import Running, Worker
 from local.state import State, read_json, write_json
 from safe_consumer.dead_letter_reasons import how_many
+from service.waiting import wait_until
 from streaming_app.recording.outbox import waiting_in
 
 TIMEOUT_S = 2
 #: RabbitMQ's figures lag by this many seconds. They are requested until two answers agree.
-SETTLE_S = 3
-LOOK_EVERY_S = 0.3
+FIGURES_LAG_S = 3
+POLL_INTERVAL_S = 0.3
 #: celeryconfig.broker_heartbeat. RabbitMQ checks this often whether it has received anything from a client. At the
 #: second check in a row without anything, it closes the connection.
 HEARTBEAT_S = 10
@@ -124,18 +125,19 @@ def _ask(worker: Worker) -> dict[str, Any] | None:
 
 def _of_frozen(running: Running, worker: Worker, note: Frozen | None) -> Held | None:
     """Return what a frozen worker has, on RabbitMQ. RabbitMQ continues to deliver to it for a while."""
-    deadline, before = monotonic() + SETTLE_S, None
-    while True:
-        try:
-            messages = running.queue().figures().held.get(worker.name, 0)
-        except QueueAway:
-            return None
+    answers: list[Held] = []
+
+    def two_agree() -> bool:
+        messages = running.queue().figures().held.get(worker.name, 0)
         views = _views_of_frozen(running, note) if messages else 0
-        found = Held(messages, None if views is None or views < messages else views)
-        if found == before or monotonic() > deadline:
-            return found
-        before = found
-        sleep(LOOK_EVERY_S)
+        answers.append(Held(messages, None if views is None or views < messages else views))
+        return answers[-1:] == answers[-2:-1]
+
+    try:
+        wait_until(two_agree, FIGURES_LAG_S, poll_interval_s=POLL_INTERVAL_S)
+    except QueueAway:
+        return None
+    return answers[-1]
 
 
 def _views_of_frozen(running: Running, note: Frozen | None) -> int | None:

@@ -6,7 +6,6 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from time import monotonic, sleep
 
 import psutil
 
@@ -14,10 +13,11 @@ from local import leftover_processes
 from local.errors import PartFailed
 from local.part import Part
 from local.state import State
+from service.waiting import wait_until
 
-LOOK_EVERY_S = 0.02
+POLL_INTERVAL_S = 0.02
 #: Seconds for a program to start: a machine with two cores that starts eight of them is slow.
-START_DEADLINE_S = 90
+START_TIMEOUT_S = 90
 #: The folder of the sources. `proof` is not installed, and its programs must find it.
 ROOT = Path(__file__).parents[1]
 
@@ -70,17 +70,20 @@ class Program:
         except psutil.NoSuchProcess:
             return []
 
-    def wait(self, there: Callable[[], bool], what: str) -> None:
-        """Wait until `there` is true. Raises PartFailed with the end of the log after the deadline, or if the program
-        ended.
+    def wait(self, is_ready: Callable[[], bool], what: str) -> None:
+        """Wait until `is_ready` returns True. Raises PartFailed with the end of the log after the deadline, or if the
+        program ended.
         """
-        deadline = monotonic() + START_DEADLINE_S
-        while not there():
+
+        def checked() -> bool:
+            if is_ready():
+                return True
             if self._process is None or self._process.poll() is not None:
                 raise PartFailed(self._state.end_of_log(self.name, f"ended before {what}"))
-            if monotonic() > deadline:
-                raise PartFailed(self._state.end_of_log(self.name, f"is up, but {what} took over {START_DEADLINE_S} s"))
-            sleep(LOOK_EVERY_S)
+            return False
+
+        if not wait_until(checked, START_TIMEOUT_S, poll_interval_s=POLL_INTERVAL_S):
+            raise PartFailed(self._state.end_of_log(self.name, f"is up, but {what} took over {START_TIMEOUT_S} s"))
 
     @staticmethod
     def _below(pid: int) -> list[psutil.Process]:

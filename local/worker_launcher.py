@@ -14,7 +14,7 @@ from celery.__main__ import main
 
 from local.ports import answers
 
-LOOK_EVERY_S = 0.05
+POLL_INTERVAL_S = 0.05
 
 if __name__ == "__main__":
     port = int(sys.argv.pop(1))
@@ -22,5 +22,5 @@ if __name__ == "__main__":
         importlib.import_module(module)
     importlib.import_module("local.deadly_views").install()
     while not answers(port):
-        sleep(LOOK_EVERY_S)
+        sleep(POLL_INTERVAL_S)
     main()

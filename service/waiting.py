@@ -29,15 +29,15 @@ def wait_until(condition: Callable[[], T], timeout_s: float, *, poll_interval_s:
 def wait_for_count(
     count: Callable[[], int], wanted: int, stall_timeout_s: float, *, poll_interval_s: float = POLL_INTERVAL_S
 ) -> int:
-    """Call `count` until it returns `wanted` or more, and return that. It may take any time, as long as the count rises.
+    """Call `count` until it returns `wanted` or more, and return that, however long it rises.
 
-    If the count has not risen for `stall_timeout_s`, return the last one. Whatever `count` raises ends the wait.
+    If the count has not risen for `stall_timeout_s`, return the highest one. Whatever `count` raises ends the wait.
     """
     highest, deadline = -1, 0.0
     while (found := count()) < wanted:
         if found > highest:
             highest, deadline = found, monotonic() + stall_timeout_s
-        elif monotonic() > deadline:
-            break
+        if monotonic() >= deadline:
+            return highest
         sleep(poll_interval_s)
     return found

@@ -7,25 +7,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 import click
 
 from flixtrail.compose import Compose, ended_in_order
 from local.errors import DemoError, WrongSetting
+from service.waiting import wait_until
 
 HISTORY, DEFINITIONS, ABOUT = "history.dump", "definitions.json", "backup.json"
 #: Seconds that --quiet waits until all accepted views are written.
-QUIET_S = 120
-LOOK_EVERY_S = 0.5
+QUIET_TIMEOUT_S = 120
+POLL_INTERVAL_S = 0.5
 #: Queues whose messages become rows.
-ON_THE_WAY = ("history", "history.alone")
-DEAD = "views.dead"
+WORK_QUEUES = ("history", "history.alone")
+DEAD_LETTER_QUEUE = "views.dead"
 
 PSQL = ("exec", "-T", "postgres", "psql", "-U", "flixtrail", "-d", "flixtrail", "-XqAt", "-v", "ON_ERROR_STOP=1")
-#: The image may be of the version before, which has the outbox in another place: after `git pull`, and before
-#: `docker compose build`.
+#: After `git pull` and before `docker compose build`, the image is still of the version before. That one has the outbox
+#: in another place.
 COUNT_OUTBOX = """
 from os import environ
 from pathlib import Path
@@ -66,7 +66,7 @@ def command(folder: Path, *, quiet: bool) -> None:
     except OSError as error:
         raise WrongSetting(f"FOLDER: cannot make {to}: {error.strerror}") from None
     try:
-        with ended_in_order(), nobody_lets_in(compose) if quiet else nullcontext():
+        with ended_in_order(), no_new_views(compose) if quiet else nullcontext():
             about = save(compose, to, began)
     except BaseException:
         remove(to)
@@ -84,14 +84,14 @@ def save(compose: Compose, to: Path, began: datetime) -> dict[str, Any]:
     """Write the three files. Returns the content of backup.json."""
     with steps() as step:
         # Counted before the dump. A view that is written in between is in both, and none is in neither.
-        step("counting what is on its way")
-        missing = on_the_way(compose)
+        step("counting views that are not written yet")
+        missing = count_unwritten(compose)
         step("the broker's definitions")
         compose.save(to / DEFINITIONS, "exec", "-T", "rabbitmq", "rabbitmqctl", "-q", "export_definitions", "-")
         step("the database")
         dump = ("pg_dump", "-U", "flixtrail", "-d", "flixtrail", "--format=custom")
         compose.save(to / HISTORY, "exec", "-T", "postgres", *dump)
-        step("reading it once more")
+        step("checking the dump")
         # Lists the content of the dump, and fails if the file is incomplete.
         tables = compose.feed(to / HISTORY, "exec", "-T", "postgres", "pg_restore", "--list")
         if "TABLE DATA public view_events" not in tables:
@@ -108,7 +108,7 @@ def save(compose: Compose, to: Path, began: datetime) -> dict[str, Any]:
     return about
 
 
-def on_the_way(compose: Compose) -> dict[str, int]:
+def count_unwritten(compose: Compose) -> dict[str, int]:
     """Count what was accepted and is not in the database."""
     listed = compose(
         *("exec", "-T", "rabbitmq", "rabbitmqctl", "-q", "--formatter", "json", "list_queues", "name", "messages")
@@ -116,25 +116,28 @@ def on_the_way(compose: Compose) -> dict[str, int]:
     messages = {queue["name"]: queue["messages"] for queue in json.loads(listed or "[]")}
     outbox = compose("run", "--rm", "--no-deps", "-T", "streaming-app", "python", "-c", COUNT_OUTBOX)
     return {
-        "messages": sum(messages.get(name, 0) for name in ON_THE_WAY),
+        "messages": sum(messages.get(name, 0) for name in WORK_QUEUES),
         "outbox_events": int(outbox),
-        "dead_letters": messages.get(DEAD, 0),
+        "dead_letters": messages.get(DEAD_LETTER_QUEUE, 0),
     }
 
 
 @contextmanager
-def nobody_lets_in(compose: Compose) -> Iterator[None]:
+def no_new_views(compose: Compose) -> Iterator[None]:
     """Stop the proxy for the duration of the block, and wait until all accepted views are written. Raises DemoError."""
     compose("stop", "proxy")
     try:
-        deadline = monotonic() + QUIET_S
-        while (left := on_the_way(compose)) and left["messages"] + left["outbox_events"]:
-            if monotonic() > deadline:
-                raise DemoError(
-                    f"after {QUIET_S} s {left['messages']} messages and {left['outbox_events']} views of outboxes are "
-                    "still on their way: are the workers running? Without --quiet the backup is made all the same."
-                )
-            sleep(LOOK_EVERY_S)
+        left: dict[str, int] = {}
+
+        def all_written() -> bool:
+            left.update(count_unwritten(compose))
+            return not left["messages"] + left["outbox_events"]
+
+        if not wait_until(all_written, QUIET_TIMEOUT_S, poll_interval_s=POLL_INTERVAL_S):
+            raise DemoError(
+                f"After {QUIET_TIMEOUT_S} s, {left['messages']} messages and {left['outbox_events']} views in outboxes "
+                "are not written yet. Are the workers running? To make the backup anyway, leave out --quiet."
+            )
         yield
     finally:
         compose("start", "proxy")

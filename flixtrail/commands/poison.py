@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 import click
@@ -12,6 +11,7 @@ import click
 from flixtrail.commands.options import state_option
 from local.errors import DemoError
 from local.pasteable_commands import program
+from service.waiting import wait_until
 
 if TYPE_CHECKING:
     from local.running_demo import Running
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 #: Seconds to wait. A message that kills its process is delivered about twenty times, and replacing a process takes a
 #: second.
-DEADLINE_S = 120
-LOOK_EVERY_S = 0.25
+TIMEOUT_S = 120
+POLL_INTERVAL_S = 0.25
 #: A character that JSON may contain and PostgreSQL cannot store.
 NUL = "\0"
 
@@ -52,10 +52,10 @@ def command(state: Path, *, kills_worker: bool) -> None:
         raise DemoError(
             "--kills-worker needs the demo's own RabbitMQ, without AMQP_URL: only its workers know the view."
         )
-    before = dead(running)
+    before = count_dead_letters(running)
     event_id = publish(running, kills_worker=kills_worker)
     click.echo(f"published: view {event_id}, {'which kills its worker' if kills_worker else 'which cannot be stored'}")
-    wait(running, before)
+    wait_for_dead_letter(running, before)
     if running.learner_mode:
         click.echo("It is in PostgreSQL's table pgmq.q_views_dead now: learner mode has no dead-letter queue.")
     else:
@@ -65,7 +65,7 @@ def command(state: Path, *, kills_worker: bool) -> None:
         click.echo(f"  {program()} dead drop --all")
 
 
-def dead(running: Running) -> int:
+def count_dead_letters(running: Running) -> int:
     """Return the number of dead letters. Raises DemoError while the broker does not answer."""
     from local.queue import QueueAway
 
@@ -75,15 +75,12 @@ def dead(running: Running) -> int:
         raise DemoError(f"the broker does not answer: {error}") from None
 
 
-def wait(running: Running, before: int) -> None:
-    """Wait until there is one more dead letter. Raises DemoError after the deadline."""
-    deadline = monotonic() + DEADLINE_S
-    while dead(running) <= before:
-        if monotonic() > deadline:
-            raise DemoError(
-                f"It is no dead letter after {DEADLINE_S} s. Is a worker running? This shows it: {program()} status"
-            )
-        sleep(LOOK_EVERY_S)
+def wait_for_dead_letter(running: Running, before: int) -> None:
+    """Wait until there is one more dead letter. Raises DemoError after TIMEOUT_S."""
+    if not wait_until(lambda: count_dead_letters(running) > before, TIMEOUT_S, poll_interval_s=POLL_INTERVAL_S):
+        raise DemoError(
+            f"It is no dead letter after {TIMEOUT_S} s. Is a worker running? This shows it: {program()} status"
+        )
 
 
 def publish(running: Running, *, kills_worker: bool) -> str:
@@ -99,7 +96,7 @@ def publish(running: Running, *, kills_worker: bool) -> str:
     os.environ["AMQP_URL"] = running.document["broker"]["url"]  # celeryconfig.py reads it when it is imported
     celery = Celery("poison", set_as_current=False)
     celery.config_from_object("celeryconfig")
-    view = a_view(KILLS_ITS_WORKER if kills_worker else f"poison{NUL}")
+    view = make_view(KILLS_ITS_WORKER if kills_worker else f"poison{NUL}")
     link = BrokerLink(celery)
     try:
         link.connect()
@@ -111,7 +108,7 @@ def publish(running: Running, *, kills_worker: bool) -> str:
     return str(view.event_id)
 
 
-def a_view(viewer_id: str) -> ViewEvent:
+def make_view(viewer_id: str) -> ViewEvent:
     """Make a view of this viewer, at the current time."""
     from datetime import UTC, datetime
     from uuid import uuid4

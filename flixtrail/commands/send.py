@@ -21,6 +21,7 @@ from flixtrail.commands.options import Number, state_option
 from local.errors import DemoError
 from local.pasteable_commands import program
 from local.printable import visible
+from service.waiting import wait_for_count, wait_until
 
 if TYPE_CHECKING:
     from local.running_demo import Running
@@ -28,18 +29,18 @@ if TYPE_CHECKING:
 #: Seconds of video between two progress reports of a made-up playback. It also has a start and an end.
 REPORT_EVERY_S = 10
 #: Seconds for which a refused request is repeated with the same ids. A restarted broker needs ten seconds.
-ACCEPT_DEADLINE_S = 60
+ACCEPT_TIMEOUT_S = 60
 #: Seconds until the length of a first video must be known. If the process that reads it dies, another one begins after
 #: streaming_app.videos.catalogue_store.CLAIM_S (20 s).
-READING_DEADLINE_S = 30
+READING_TIMEOUT_S = 30
 #: Seconds without any newly stored view after which the command gives up. In learner mode, a killed worker's messages
 #: come back after 15 s.
-STORE_DEADLINE_S = 45
-LOOK_EVERY_S = 0.1
+STALL_TIMEOUT_S = 45
+POLL_INTERVAL_S = 0.1
 REQUEST_TIMEOUT_S = 10
-#: Answers that may be different in a moment.
-PASSING = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE}
-IDS_A_QUERY = 10_000
+#: Answers after which a retry may succeed.
+RETRYABLE = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE}
+IDS_PER_QUERY = 10_000
 #: `--slow`: views per second, and their number if you give no N. Together a minute: time to open a terminal and kill a
 #: worker.
 SLOW_RATE, SLOW_NUMBER = 20, 1_200
@@ -162,14 +163,16 @@ class Sender:
         """Return the videos whose length is known. After a start, the streaming app is still reading the files, so this
         waits for the first of them. Raises DemoError if there is none.
         """
-        deadline = monotonic() + READING_DEADLINE_S
-        while True:
-            videos: list[dict[str, Any]] = self._request("GET", "/api/videos").json()["videos"]
-            if readable := [video for video in videos if video.get("duration_s")]:
-                return readable
-            if monotonic() > deadline:
-                raise DemoError(_nothing_to_view(len(videos)))
-            sleep(0.5)
+        listed: list[dict[str, Any]] = []
+
+        def readable() -> list[dict[str, Any]]:
+            listed[:] = self._request("GET", "/api/videos").json()["videos"]
+            return [video for video in listed if video.get("duration_s")]
+
+        found = wait_until(readable, READING_TIMEOUT_S, poll_interval_s=0.5)
+        if not found:
+            raise DemoError(_nothing_to_view(len(listed)))
+        return found
 
     def post(self, views: list[dict[str, Any]]) -> list[str]:
         """Post one batch until it is accepted. The ids stay the same, so a repetition does no harm."""
@@ -182,7 +185,7 @@ class Sender:
         """
         import urllib3
 
-        deadline = monotonic() + ACCEPT_DEADLINE_S
+        deadline = monotonic() + ACCEPT_TIMEOUT_S
         while True:
             pause_s = 0.5
             try:
@@ -193,18 +196,18 @@ class Sender:
                 if answer.status < HTTPStatus.MULTIPLE_CHOICES:
                     return answer
                 reason = f"{answer.status} {visible(answer.data.decode(errors='replace'))}"
-                if answer.status not in PASSING:
+                if answer.status not in RETRYABLE:
                     raise DemoError(f"the streaming app refused {method} {path}: {reason}")
                 pause_s = retry_after(answer.headers.get("Retry-After"), pause_s)
             if monotonic() > deadline:
-                raise DemoError(f"{method} {path} did not succeed within {ACCEPT_DEADLINE_S} s: {reason}")
+                raise DemoError(f"{method} {path} did not succeed within {ACCEPT_TIMEOUT_S} s: {reason}")
             sleep(pause_s)
 
 
 def _nothing_to_view(videos: int) -> str:
     if not videos:
         return "there is no video to view: the folder of videos is empty"
-    return f"there is no video to view: after {READING_DEADLINE_S} s, the length of none of {videos} is known"
+    return f"there is no video to view: after {READING_TIMEOUT_S} s, the length of none of {videos} is known"
 
 
 def retry_after(said: str | None, usual_s: float) -> float:
@@ -252,28 +255,28 @@ def playbacks(videos: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def wait_until_stored(database_url: str, ids: list[str]) -> int:
-    """Return how many of these are stored. Waits until all are, or until none was added for STORE_DEADLINE_S."""
+    """Return how many of these are stored. Waits until all are, or until none was added for STALL_TIMEOUT_S."""
     from local.view_counts import History
 
     history = History(database_url)
     missing = list(ids)
-    deadline = monotonic() + STORE_DEADLINE_S
-    done = 0
     with closing(history), progress() as bar:
         task = bar.add_task("stored", total=len(ids))
-        while missing and monotonic() < deadline:
+
+        def count_stored() -> int:
             # They are stored roughly in order. So ask for the oldest, and continue when all of those are stored.
-            first = missing[:IDS_A_QUERY]
-            stored = history.stored_of(first) or 0
-            if done + stored > bar.tasks[0].completed:
-                bar.update(task, completed=done + stored)
-                deadline = monotonic() + STORE_DEADLINE_S
-            if stored == len(first):
-                done += stored
-                del missing[:IDS_A_QUERY]
-            else:
-                sleep(LOOK_EVERY_S)
-    return int(bar.tasks[0].completed)
+            stored = 0
+            while missing and (stored := history.stored_of(missing[:IDS_PER_QUERY]) or 0) == len(
+                missing[:IDS_PER_QUERY]
+            ):
+                del missing[:IDS_PER_QUERY]
+                stored = 0
+            stored += len(ids) - len(missing)
+            if stored > bar.tasks[0].completed:
+                bar.update(task, completed=stored)
+            return stored
+
+        return wait_for_count(count_stored, len(ids), STALL_TIMEOUT_S, poll_interval_s=POLL_INTERVAL_S)
 
 
 def progress() -> Any:

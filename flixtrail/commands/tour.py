@@ -15,6 +15,7 @@ import click
 from flixtrail.commands.options import state_option
 from local.errors import DemoError
 from local.pasteable_commands import program
+from service.waiting import wait_until
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,9 +31,9 @@ WANTED = 5
 #: If no worker has WANTED messages after this many seconds, one message is enough.
 PATIENT_S = 10
 #: Seconds after which the tour gives up waiting for one thing on a busy machine.
-DEADLINE_S = 60
-LOOK_EVERY_S = 0.25
-SETTLE_S = 5
+TIMEOUT_S = 60
+POLL_INTERVAL_S = 0.25
+FIGURES_LAG_S = 5
 #: Columns of a line in a pipe, and at most on a terminal: longer lines are hard to read.
 WIDTH = 90
 
@@ -83,7 +84,7 @@ class Views:
         """Stop sending, and release the locks of the views that were sent."""
         self._stopping.set()
         if self._thread is not None:
-            self._thread.join(DEADLINE_S)
+            self._thread.join(TIMEOUT_S)
 
     def check(self) -> None:
         """Raise DemoError if the views could not be sent."""
@@ -216,7 +217,7 @@ class Tour:
             if left <= said - 5 or left < said < 5:  # noqa: PLR2004 (every five seconds, then each)
                 self._line(f"{left} s left")
                 said = left
-            sleep(LOOK_EVERY_S)
+            sleep(POLL_INTERVAL_S)
 
     def _come_back(self, accepted: list[str], before: int, worker: Worker, *, frozen: bool) -> None:
         from local.queue import VISIBILITY_S
@@ -256,22 +257,23 @@ class Tour:
 
     def _follow(self, accepted: list[str], before: int) -> None:
         """Wait until all of these are stored. Prints how many are missing whenever that changes."""
-        deadline, said = monotonic() + DEADLINE_S, -1
-        while True:
+        printed = -1
+
+        def missing() -> int:
+            nonlocal printed
             self.views.check()
             stored = self._history.stored_of(accepted)
-            missing = len(accepted) - (stored or 0)
-            if missing != said and stored is not None:
+            left = len(accepted) - (stored or 0)
+            if left != printed and stored is not None:
                 again = (
                     "" if self._running.learner_mode else f", {self._figures().redelivered - before} delivered again"
                 )
-                self._line(f"views accepted before it: {len(accepted):,}, of these not stored yet: {missing:,}{again}")
-                said = missing
-            if not missing:
-                return
-            if monotonic() > deadline:
-                raise DemoError(f"{missing} views are still on their way. This shows more: {program()} watch")
-            sleep(1)
+                self._line(f"views accepted before it: {len(accepted):,}, of these not stored yet: {left:,}{again}")
+                printed = left
+            return left
+
+        if not wait_until(lambda: not missing(), TIMEOUT_S, poll_interval_s=1):
+            raise DemoError(f"{missing()} views are not stored yet. This shows more: {program()} watch")
 
     def _thaw(self, worker: Worker) -> None:
         import signal
@@ -327,30 +329,36 @@ class Tour:
     def _figures(self) -> Figures:
         from local.queue import QueueAway
 
-        deadline = monotonic() + DEADLINE_S
-        while True:
+        reason = ""
+
+        def ask() -> Figures | None:
+            nonlocal reason
             try:
                 return self._running.queue().figures()
             except QueueAway as error:
-                if monotonic() > deadline:
-                    raise DemoError(f"the broker does not answer: {error}") from None
-                sleep(LOOK_EVERY_S)
+                reason = str(error)
+                return None
 
-    def _until(self, look: Callable[[], Any], what: str) -> Any:
-        """Call `look` until it returns something, and return that. Raises DemoError after the deadline."""
-        deadline = monotonic() + DEADLINE_S
-        while not (found := look()):
+        figures = wait_until(ask, TIMEOUT_S, poll_interval_s=POLL_INTERVAL_S)
+        if figures is None:
+            raise DemoError(f"the broker does not answer: {reason}")
+        return figures
+
+    def _until(self, condition: Callable[[], Any], what: str) -> Any:
+        """Call `condition` until it returns a true value, and return that. Raises DemoError after TIMEOUT_S."""
+
+        def checked() -> Any:
             self.views.check()
-            if monotonic() > deadline:
-                raise DemoError(f"{what}: not within {DEADLINE_S} s. This shows more: {program()} status")
-            sleep(LOOK_EVERY_S)
+            return condition()
+
+        found = wait_until(checked, TIMEOUT_S, poll_interval_s=POLL_INTERVAL_S)
+        if not found:
+            raise DemoError(f"{what}: not within {TIMEOUT_S} s. This shows more: {program()} status")
         return found
 
     def _settle(self) -> None:
         """Wait until the broker's figures are up to date: they lag by a second or two. Others may use the demo, too."""
-        deadline = monotonic() + SETTLE_S
-        while self._figures().unacked and monotonic() < deadline:
-            sleep(LOOK_EVERY_S)
+        wait_until(lambda: not self._figures().unacked, FIGURES_LAG_S, poll_interval_s=POLL_INTERVAL_S)
 
     # -- how it is told -----------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ from datetime import datetime
 from functools import wraps
 from itertools import count
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any
 
 import click
@@ -24,11 +23,12 @@ from local.pasteable_commands import program
 from local.queue import VISIBILITY_S
 from local.running_demo import Running, Worker
 from local.state import State
-from local.supervisor import POLL_S, tree
+from local.supervisor import tree
 from local.unacknowledged import Frozen, Held, held_by, note_frozen
+from service.waiting import wait_until
 
 #: Seconds to wait for a worker to stop. It finishes what it writes first; after `stop_wait_s` the supervisor kills it.
-STOP_DEADLINE_S = 15
+STOP_TIMEOUT_S = 15
 
 
 #: The short form of a worker's NAME.
@@ -85,11 +85,8 @@ def stop(running: Running, name: str | None) -> None:
     worker = last(workers) if name is None else running.worker(name)
     signal_all(worker, signal.SIGCONT)  # a frozen worker does not react to a stop signal
     running.supervisor.stop(worker.name)
-    deadline = monotonic() + STOP_DEADLINE_S
-    while running.status()[worker.name].pid:
-        if monotonic() > deadline:
-            raise DemoError(f"{worker.name} has not stopped within {STOP_DEADLINE_S} s")
-        sleep(POLL_S)
+    if not wait_until(lambda: not running.status()[worker.name].pid, STOP_TIMEOUT_S):
+        raise DemoError(f"{worker.name} has not stopped within {STOP_TIMEOUT_S} s")
     click.echo(f"{worker.name} was stopped. This starts it again: {program()} workers add {worker.name}")
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Sequence
-from time import monotonic, sleep
 
 from local.environment import clean
 from local.unsupervised_part import ROOT
 from proof.bench import traffic
 from proof.bench.errors import BenchError, Lost
 from proof.bench.systems import System, Systems
+from service.waiting import wait_until
 from view_events import event, topology
 
 #: Seconds until published messages show in the queue's count.
-COUNTED_S = 30
+COUNT_TIMEOUT_S = 30
 
 
 def of_events(systems: Systems, system: System, events: int) -> list[str]:
@@ -32,11 +32,8 @@ def of_events(systems: Systems, system: System, events: int) -> list[str]:
     else:
         lines = [f"[{traffic.received(view)}]" for view in views]
         _produce(systems, lines, "", system.queue, f"{system.queue}.record")
-    deadline = monotonic() + COUNTED_S
-    while broker.ready(system.queue) < len(views):
-        if monotonic() > deadline:
-            raise Lost(f"Of {len(views):,} tasks for {system.name}, {broker.ready(system.queue):,} are in the queue.")
-        sleep(0.05)
+    if not wait_until(lambda: broker.ready(system.queue) >= len(views), COUNT_TIMEOUT_S, poll_interval_s=0.05):
+        raise Lost(f"Of {len(views):,} tasks for {system.name}, {broker.ready(system.queue):,} are in the queue.")
     return [view.event_id for view in views]
 
 

@@ -4,17 +4,17 @@ times.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from time import monotonic, sleep
 
 import psycopg
 
 from proof.bench.errors import Lost
+from service.waiting import wait_for_count
 
-LOOK_EVERY_S = 0.05
+POLL_INTERVAL_S = 0.05
 #: If no new row appears for this many seconds, the missing ones are lost.
-SILENCE_S = 60
+STALL_TIMEOUT_S = 60
 #: A sample of ids to wait for. Counting all rows earlier would take CPU time from the writers, and count as theirs.
 SAMPLE = 100
 
@@ -54,24 +54,26 @@ class Rows:
     def wait(self, ids: Sequence[str]) -> None:
         """Wait for the last ids and a sample of the others, at almost no cost. Raises Lost if no more rows appear."""
         sample = list({*ids[:: max(1, len(ids) // SAMPLE)], *ids[-SAMPLE:]})
-        self._until(sample)
+        stored = self._wait(lambda: len(self.visible(sample)), len(sample))
+        if stored < len(sample):
+            raise Lost(
+                f"{stored} of a sample of {len(sample)} accepted events are stored. The count has not risen for "
+                f"{STALL_TIMEOUT_S} s."
+            )
 
     def arrived(self, ids: Sequence[str]) -> Arrived:
         """Wait until every row is there. Raises Lost if no more rows appear."""
         self._connection.execute("TRUNCATE sent")
         with self._connection.cursor() as cursor, cursor.copy("COPY sent FROM STDIN") as copy:
             copy.write("\n".join(ids) + "\n")
-        deadline = monotonic() + SILENCE_S
-        before = -1.0
-        while True:
-            count, first, last = self._one(ARRIVED)
-            if count == len(ids):
-                return Arrived(first, last)
-            if count != before:
-                before, deadline = count, monotonic() + SILENCE_S
-            if monotonic() > deadline:
-                raise Lost(f"{len(ids):,} events were accepted and {count:,} of them are stored: {SILENCE_S} s waited.")
-            sleep(LOOK_EVERY_S)
+        stored = self._wait(lambda: int(self._one(ARRIVED)[0]), len(ids))
+        if stored < len(ids):
+            raise Lost(
+                f"{len(ids):,} events were accepted and {stored:,} of them are stored. The count has not risen for "
+                f"{STALL_TIMEOUT_S} s."
+            )
+        _, first, last = self._one(ARRIVED)
+        return Arrived(first, last)
 
     def count(self) -> int:
         return int(self._one("SELECT count(*) FROM view_events")[0])
@@ -93,14 +95,9 @@ class Rows:
     def close(self) -> None:
         self._connection.close()
 
-    def _until(self, sample: Sequence[str]) -> None:
-        before, deadline = -1, monotonic() + SILENCE_S
-        while (count := len(self.visible(sample))) < len(sample):
-            if count != before:
-                before, deadline = count, monotonic() + SILENCE_S
-            if monotonic() > deadline:
-                raise Lost(f"Of {len(sample)} accepted events that were looked for, {count} are stored: no more come.")
-            sleep(LOOK_EVERY_S)
+    @staticmethod
+    def _wait(count: Callable[[], int], wanted: int) -> int:
+        return wait_for_count(count, wanted, STALL_TIMEOUT_S, poll_interval_s=POLL_INTERVAL_S)
 
     def _one(self, query: str) -> tuple[float, ...]:
         row = self._connection.execute(query.encode()).fetchone()

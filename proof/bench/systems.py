@@ -10,17 +10,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from time import monotonic, sleep
 
 from local import ports, service_parts, view_counts
 from local.environment import clean
 from local.part import Part
 from local.postgres import HISTORY
 from local.service_parts import WORKER_PROCESSES
-from local.unsupervised_part import LOOK_EVERY_S, ROOT, Program
+from local.unsupervised_part import POLL_INTERVAL_S, ROOT, Program
 from proof.bench.errors import BenchError
 from proof.bench.nodes import PEERS, Nodes
 from proof.bench.rows import Rows
+from service.waiting import wait_until
 from streaming_app.access.auth import Tokens
 from streaming_app.settings import StreamingSettings
 from streaming_app.videos.samples import samples
@@ -28,7 +28,7 @@ from streaming_app.videos.samples import samples
 #: The peers' own environment, because celery-batches needs an older Celery. `make bench` makes it.
 PEERS_PYTHON = ROOT / "var" / "bench" / "venv" / "bin" / "python"
 #: Seconds to wait until the broker has noticed a closed connection. It notices at once.
-GONE_S = 15
+CLOSE_TIMEOUT_S = 15
 #: The same number as our streaming app.
 WEB_PROCESSES = int(StreamingSettings.model_fields["web_processes"].default)
 WEB_THREADS = int(StreamingSettings.model_fields["web_threads"].default)
@@ -86,11 +86,9 @@ class System:
         if self.worker is None:
             return
         self.worker.stop()
-        deadline = monotonic() + GONE_S
-        while self._nodes.broker.consumers(self.queue):
-            if monotonic() > deadline:
-                raise BenchError(f"The worker of {self.name} has ended, and RabbitMQ still has a consumer of it.")
-            sleep(LOOK_EVERY_S)
+        broker = self._nodes.broker
+        if not wait_until(lambda: not broker.consumers(self.queue), CLOSE_TIMEOUT_S, poll_interval_s=POLL_INTERVAL_S):
+            raise BenchError(f"The worker of {self.name} has ended, and RabbitMQ still has a consumer of it.")
 
     def stop(self) -> None:
         self.web.stop()

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from time import monotonic, sleep
+from time import sleep
 from typing import Protocol
 
 import psutil
@@ -19,12 +19,12 @@ from proof.chaos import victims
 from proof.chaos.broker import TOO_LITTLE_MEMORY, USUAL_MEMORY, BrokerInContainer, PrivateBroker
 from proof.chaos.proxy import BOTH, ProxyProcess
 from proof.chaos.schedule import Planned
+from service.waiting import wait_until
 
 #: Seconds to wait for a part that is just being restarted.
 THERE_S = 10
 #: Seconds to wait for healing. A killed node needs up to ten seconds, and more while other parts start.
 HEAL_S = 60
-LOOK_EVERY_S = 0.1
 #: Seconds for which a worker is frozen before it is killed. Meanwhile the broker delivers messages to it that it cannot
 #: acknowledge.
 HOLDING_S = 1.0
@@ -158,11 +158,11 @@ def _down(scene: Scene, part: str) -> Iterator[None]:
 def _memory_alarm(scene: Scene) -> Iterator[None]:
     # A node that was just killed does not answer, so try again.
     broker = _node(scene)
-    _insist(lambda: broker.set_memory(*TOO_LITTLE_MEMORY), THERE_S, NobodyThere("the broker does not answer"))
+    _retry(lambda: broker.set_memory(*TOO_LITTLE_MEMORY), THERE_S, NobodyThere("the broker does not answer"))
     try:
         yield
     finally:
-        _insist(lambda: broker.set_memory(*USUAL_MEMORY), HEAL_S, NotHealed("the broker's memory alarm stays"))
+        _retry(lambda: broker.set_memory(*USUAL_MEMORY), HEAL_S, NotHealed("the broker's memory alarm stays"))
 
 
 # -- links ----------------------------------------------------------------------------------------------
@@ -319,16 +319,16 @@ def _page(scene: Scene) -> Page:
 def _there(scene: Scene, part: str, which: int) -> list[psutil.Process]:
     found: list[psutil.Process] = []
 
-    def look() -> bool:
+    def find() -> bool:
         found[:] = victims.processes(scene.supervisor(), part, which)
         return bool(found)
 
-    _insist(look, THERE_S, NobodyThere(f"{part} is not there"))
+    _retry(find, THERE_S, NobodyThere(f"{part} is not there"))
     return found
 
 
 def _broker(scene: Scene) -> int:
-    _insist(lambda: _pid(scene, victims.BROKER) is not None, THERE_S, NobodyThere("the broker is not there"))
+    _retry(lambda: _pid(scene, victims.BROKER) is not None, THERE_S, NobodyThere("the broker is not there"))
     return _pid(scene, victims.BROKER) or 0
 
 
@@ -346,10 +346,7 @@ def _servers(found: Sequence[psutil.Process]) -> list[psutil.Process]:
     return [process for one in found for process in servers(one.pid)]
 
 
-def _insist(action: Callable[[], bool], deadline_s: float, otherwise: Exception) -> None:
-    """Repeat the action until it succeeds. Raises `otherwise` after the deadline."""
-    deadline = monotonic() + deadline_s
-    while not action():
-        if monotonic() > deadline:
-            raise otherwise
-        sleep(LOOK_EVERY_S)
+def _retry(action: Callable[[], bool], timeout_s: float, otherwise: Exception) -> None:
+    """Repeat the action until it succeeds. Raises `otherwise` after the timeout."""
+    if not wait_until(action, timeout_s):
+        raise otherwise

@@ -16,7 +16,7 @@ from http import HTTPStatus
 from itertools import count
 from queue import SimpleQueue
 from random import Random
-from time import monotonic, sleep
+from time import monotonic
 
 import msgspec
 import structlog
@@ -26,6 +26,7 @@ from proof.chaos.audience import Audience, Parcel
 from proof.chaos.guests import Guest, Guests
 from proof.chaos.ledger import ACCEPTED, CONFIRMED, Attempt, Erasure, Event, Ledger, Letter, Sending
 from proof.load.playback import Video
+from service.waiting import wait_until
 from streaming_app.access.auth import Tokens
 
 log = structlog.get_logger(__name__)
@@ -43,9 +44,9 @@ TICK_S = 0.05
 #: Seconds between two attempts to publish directly to a broker that is away.
 BROKER_PAUSE_S = 0.5
 #: Seconds for the streaming app to answer at the start. Otherwise the run fails before it begins.
-START_S = 30
+START_TIMEOUT_S = 30
 #: Seconds to find a viewer to erase.
-VIEWER_S = 30
+VIEWER_TIMEOUT_S = 30
 
 NDJSON = "application/x-ndjson"
 #: Answers that ask a client to send the same again later (and every 5xx).
@@ -80,11 +81,11 @@ class Load:
     """Sends views at `rate` per second, from `start` to `finish`. Meanwhile, faults such as poison and duplicates are
     added.
 
-    The `ledger` may be judged after `finish`. `leave_alone` is the id of a video that nobody watches here.
+    The `ledger` may be judged after `finish`. `excluded_video` is the id of a video that nobody watches here.
     """
 
     def __init__(
-        self, url: str, secret_key: str, *, broker_url: str, seed: int, rate: float, leave_alone: str = ""
+        self, url: str, secret_key: str, *, broker_url: str, seed: int, rate: float, excluded_video: str = ""
     ) -> None:
         self.ledger = Ledger()
         self._url = url
@@ -94,7 +95,7 @@ class Load:
         self._name = f"viewer-{seed}"
         self._chance = Random(f"load {seed}")  # noqa: S311 (the same again)
         self._rate = rate
-        self._leave_alone = leave_alone
+        self._excluded_video = excluded_video
         self._http = urllib3.PoolManager(maxsize=AT_A_TIME, timeout=TIMEOUT, retries=False)
 
         self._lock = threading.Lock()
@@ -131,9 +132,7 @@ class Load:
         Returns a description of what is left. Nothing is sent afterwards.
         """
         self._no_more.set()
-        deadline = monotonic() + deadline_s
-        while self._pending and monotonic() < deadline:
-            sleep(TICK_S)
+        wait_until(lambda: not self._pending, deadline_s, poll_interval_s=TICK_S)
         self._stopped.set()
         for _ in range(AT_A_TIME):
             self._ready.put(None)
@@ -193,7 +192,7 @@ class Load:
 
     def erase_one(self, erase: Callable[[str], None]) -> None:
         """Erase a viewer whose views are coming in and who continues to watch. Raises what `erase` raises."""
-        viewer_id = self._somebody()
+        viewer_id = self._random_viewer()
         began = datetime.now(UTC)
         with self._lock:
             self.ledger.erased[viewer_id] = Erasure(began, None)
@@ -201,18 +200,19 @@ class Load:
         with self._lock:
             self.ledger.erased[viewer_id] = Erasure(began, datetime.now(UTC))
 
-    def _somebody(self) -> str:
-        deadline = monotonic() + VIEWER_S
-        while monotonic() < deadline:
+    def _random_viewer(self) -> str:
+        """Return a viewer whose views were accepted and who was not erased. Raises NoViews."""
+
+        def viewers() -> list[str]:
             with self._lock:
-                watching = {event.viewer_id for event in self.ledger.accepted.values()}
-                watching -= self.ledger.erased.keys()
-                # Not the companions of poison, because they watch only once.
-                found = sorted(viewer_id for viewer_id in watching if viewer_id.startswith(self._name))
-                if found:
-                    return self._chance.choice(found)
-            sleep(TICK_S)
-        raise NoViews("there is nobody whose views were accepted")
+                watching = {event.viewer_id for event in self.ledger.accepted.values()} - self.ledger.erased.keys()
+            # Not the companions of poison, because they watch only once.
+            return sorted(viewer_id for viewer_id in watching if viewer_id.startswith(self._name))
+
+        found = wait_until(viewers, VIEWER_TIMEOUT_S, poll_interval_s=TICK_S)
+        if not found:
+            raise NoViews("there is nobody whose views were accepted")
+        return self._chance.choice(found)
 
     # -- threads ----------------------------------------------------------------------------------------
 
@@ -347,24 +347,23 @@ class Load:
         return self._known_tokens[viewer_id]
 
     def _library(self) -> list[Video]:
-        deadline = monotonic() + START_S
-        while True:
-            try:
-                response = self._http.request("GET", f"{self._url}/api/videos")
-                found = response.json()["videos"] if response.status == HTTPStatus.OK else []
-            except urllib3.exceptions.HTTPError:
-                found = []
-            videos = [
-                Video(video["id"], video["duration_s"], video["size_bytes"])
-                for video in found
-                # Right after the start, a video may be listed that has not been read yet.
-                if video["duration_s"] and not video["broken"] and video["id"] != self._leave_alone
-            ]
-            if videos:
-                return videos
-            if monotonic() > deadline:
-                raise NoViews(f"{self._url} has no videos, or does not answer")
-            sleep(TICK_S)
+        videos = wait_until(self._readable_videos, START_TIMEOUT_S, poll_interval_s=TICK_S)
+        if not videos:
+            raise NoViews(f"{self._url} has no videos, or does not answer")
+        return videos
+
+    def _readable_videos(self) -> list[Video]:
+        try:
+            response = self._http.request("GET", f"{self._url}/api/videos")
+            found = response.json()["videos"] if response.status == HTTPStatus.OK else []
+        except urllib3.exceptions.HTTPError:
+            found = []
+        return [
+            Video(video["id"], video["duration_s"], video["size_bytes"])
+            for video in found
+            # Right after the start, a video may be listed that has not been read yet.
+            if video["duration_s"] and not video["broken"] and video["id"] != self._excluded_video
+        ]
 
 
 def _is_final(answer: str) -> bool:

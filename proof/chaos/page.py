@@ -7,7 +7,7 @@ to the streaming app, the link to it, the clock and the file: in the end the his
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -18,6 +18,7 @@ from playwright.sync_api import Error, Page, sync_playwright
 
 from proof.chaos.invariants import Violation
 from proof.chaos.ledger import WATCHED_IN_A_BROWSER
+from service.waiting import wait_until
 
 CHROMIUM = Path("/usr/bin/chromium")
 ARGUMENTS = [
@@ -42,7 +43,7 @@ JUMPS, PAUSES = 0.4, 0.3
 #: Seconds until a page whose server is away is opened again.
 RETRY_S = 1.0
 STEP_TIMEOUT_MS = 8_000
-LOOK_EVERY_S = 0.25
+POLL_INTERVAL_S = 0.25
 #: Seconds after the last fault. The player's longest pause between two attempts is a minute.
 SENT_S = 90
 #: Seconds from the worker's commit to the page's history.
@@ -211,7 +212,7 @@ class Watching:
             if pause_at and monotonic() > pause_at:
                 page.evaluate("() => { player.pause(); setTimeout(() => player.play(), 500); }")
                 pause_at = None
-            sleep(LOOK_EVERY_S)
+            sleep(POLL_INTERVAL_S)
         self._open(page, "/")
 
     def _open(self, page: Page, path: str) -> bool:
@@ -240,16 +241,16 @@ class Watching:
         """Make the player send everything that it has stored, by opening the library once more. Then check the
         history against what all pages measured.
         """
-        until(lambda: self._open(page, "/"), SENT_S)
+        wait_until(lambda: self._open(page, "/"), SENT_S, poll_interval_s=POLL_INTERVAL_S)
         self.visits = [
             Visit(tuple((since, to) for since, to in visit["played"]), visit["leftAt"])
             for visit in page.evaluate(VISITS)
         ]
-        if not until(lambda: self._kept(page) == 0, SENT_S):
+        if not wait_until(lambda: self._kept(page) == 0, SENT_S, poll_interval_s=POLL_INTERVAL_S):
             self.failures.append(f"{self._kept(page)} views are kept in the browser after {SENT_S} s")
         if refused := self._kept(page, "flixtrail.refused."):
             self.failures.append(f"{refused} views were refused for good")
-        until(lambda: self._read(page), SHOWN_S)
+        wait_until(lambda: self._read(page), SHOWN_S, poll_interval_s=POLL_INTERVAL_S)
 
     @staticmethod
     def _kept(page: Page, prefix: str = "flixtrail.view.") -> int:
@@ -265,16 +266,6 @@ class Watching:
         except (Error, ValueError, KeyError):
             return False
         return not list(differences(self.visits, self.history))
-
-
-def until(true: Callable[[], bool], seconds: float) -> bool:
-    """Wait until it is true. Returns whether it became true in time."""
-    deadline = monotonic() + seconds
-    while not true():
-        if monotonic() > deadline:
-            return False
-        sleep(LOOK_EVERY_S)
-    return True
 
 
 def differences(visits: list[Visit], history: list[dict[str, Any]]) -> Iterator[str]:

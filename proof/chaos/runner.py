@@ -38,6 +38,7 @@ from proof.chaos.settings import ChaosSettings
 from proof.chaos.stack import ROOT, WEB_PROCESSES, WORKERS, ChaosStack
 from proof.chaos.versions import commit, servers
 from proof.chaos.watching import LearnerRedeliveries, Question, Redeliveries, Watch
+from service.waiting import wait_until
 from streaming_app.access.auth import Tokens
 from streaming_app.recording.outbox import waiting_in
 from streaming_app.videos.samples import samples
@@ -47,12 +48,12 @@ FINISH_S = 60
 #: Seconds since the last event was stored, for queues and outboxes to become empty and everything to be right.
 SETTLE_S = 120
 #: Number of checks in a row that must find everything quiet, because some of the figures are a second old.
-QUIET_LOOKS = 3
-LOOK_EVERY_S = 1.0
+QUIET_CHECKS = 3
+POLL_INTERVAL_S = 1.0
 #: With fewer, a run proves little.
 LEAST_ACCEPTED_A_MINUTE = 2_000
-#: Seconds for which `flixtrail erase` is repeated, as an operator would do while the database is away.
-ERASE_S = 120
+#: Seconds for which `flixtrail erase` is repeated, as an operator does while the database is away.
+ERASE_TIMEOUT_S = 120
 #: Problems shown in the report.
 PROBLEMS = 50
 #: Seconds for the history. A page waits for it for one second (streaming_app/history_client.py).
@@ -177,7 +178,7 @@ class Run:
             seed=settings.seed,
             rate=settings.rate,
             broker_url=stack.broker_url,
-            leave_alone=WATCHED_IN_A_BROWSER,
+            excluded_video=WATCHED_IN_A_BROWSER,
         )
         self._page: Watching | None = None
         if settings.browser:
@@ -256,7 +257,7 @@ class Run:
         done = threading.Event()
 
         def show() -> None:
-            while not done.wait(LOOK_EVERY_S):
+            while not done.wait(POLL_INTERVAL_S):
                 self._screen.show(watch.now(), self._waits_for)
 
         thread = threading.Thread(target=show, name="screen", daemon=True)
@@ -275,14 +276,16 @@ class Run:
     def _erase(self, viewer: str) -> None:
         """Erase a viewer with the command line, as an operator does."""
         argv = [sys.executable, "-m", "flixtrail", "erase", viewer, "--yes", "--state", str(self._state.folder)]
-        deadline = monotonic() + ERASE_S
-        while True:
+        done: subprocess.CompletedProcess[str] | None = None
+
+        def attempt() -> subprocess.CompletedProcess[str] | None:
+            nonlocal done
             done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
-            if done.returncode == 0:
-                return
-            if monotonic() > deadline or self._stopped.is_set():
-                raise RuntimeError(f"flixtrail erase {viewer}: {done.stderr}")
-            sleep(LOOK_EVERY_S)
+            return done if done.returncode == 0 or self._stopped.is_set() else None
+
+        wait_until(attempt, ERASE_TIMEOUT_S, poll_interval_s=POLL_INTERVAL_S)
+        if done is None or done.returncode:
+            raise RuntimeError(f"flixtrail erase {viewer}: {done.stderr if done else 'not tried'}")
 
     # -- the end --------------------------------------------------------------------------------------------
 
@@ -299,14 +302,14 @@ class Run:
             if (now := history.stored() or 0) > stored:
                 deadline, stored = monotonic() + SETTLE_S, now
             too_late = monotonic() > deadline
-            if quiet >= QUIET_LOOKS or too_late:
+            if quiet >= QUIET_CHECKS or too_late:
                 violations = self._check()
                 if too_late or not violations:
                     return left, violations
                 # A message may be where no figure counts it, for example while a worker tries it alone.
                 quiet = 0
             self._go_on(", ".join(left) or "everything to be right")
-            sleep(LOOK_EVERY_S)
+            sleep(POLL_INTERVAL_S)
 
     def _left(self) -> list[str]:
         """Return what is not yet as it was before the first fault."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Protocol
 
 import urllib3
 
 from proof.load.tally import Receipt, Tally
+from service.waiting import wait_for_count, wait_until
 
 #: Ids in one question. The streaming app gives the history API one second to answer; this takes a hundredth of it.
 IDS = 1_000
@@ -71,30 +71,33 @@ def settle(tally: Tally, office: Office, tick: Callable[[], None], patience_s: f
 
     Calls `tick` now and then. Raises NoReceipt if the history gave no answer for `patience_s`.
     """
-    for _ in _patiently(tally, patience_s):
-        with contextlib.suppress(NoReceipt):  # if it stays away, the questions below raise the reason
-            look(tally, office)
+
+    def stored() -> int:
+        seen = -1
+        with contextlib.suppress(NoReceipt):  # if it stays away, the requests below raise the reason
+            while seen < tally.seen < tally.accepted:  # more of them were stored: ask about the next ones at once
+                seen = tally.seen
+                look(tally, office)
+                tick()
         tick()
+        return tally.seen
+
+    wait_for_count(stored, tally.accepted, patience_s, poll_interval_s=LOOK_EVERY_S)
     return [_insist(office, ids, patience_s) for ids in tally.slices(IDS)]
 
 
-def _patiently(tally: Tally, patience_s: float) -> Iterator[None]:
-    """Yield again and again, until every accepted event is stored, or no more were stored for `patience_s`."""
-    seen, deadline = tally.seen, time.monotonic() + patience_s
-    while tally.seen < tally.accepted and time.monotonic() < deadline:
-        yield
-        if tally.seen > seen:
-            seen, deadline = tally.seen, time.monotonic() + patience_s
-        elif tally.seen < tally.accepted:
-            time.sleep(LOOK_EVERY_S)
-
-
 def _insist(office: Office, ids: Sequence[str], patience_s: float) -> Receipt:
-    deadline = time.monotonic() + patience_s
-    while True:
+    failure = NoReceipt("not asked")
+
+    def ask() -> Receipt | None:
+        nonlocal failure
         try:
             return office.ask(ids)
-        except NoReceipt:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(LOOK_EVERY_S)
+        except NoReceipt as error:
+            failure = error
+            return None
+
+    receipt = wait_until(ask, patience_s, poll_interval_s=LOOK_EVERY_S)
+    if receipt is None:
+        raise failure
+    return receipt

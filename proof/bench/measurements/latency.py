@@ -16,10 +16,10 @@ from proof.bench.systems import OURS, USUAL, System, Systems
 from proof.bench.trial import CLIENTS
 
 RATE, SECONDS = 300, 10
-#: Seconds between two queries of the table, and events of each client to look for: those that may be between 202 and
-#: row.
-LOOK_EVERY_S, LOOK_AT = 0.002, 4
-SILENCE_S = 30
+#: Seconds between two queries of the table, and the events of each client that a query asks for: those that may be
+#: accepted and not stored yet.
+POLL_INTERVAL_S, EVENTS_PER_CLIENT = 0.002, 4
+STALL_TIMEOUT_S = 30
 P99_MS = 100.0
 PERCENTS = (50, 99)
 
@@ -44,8 +44,8 @@ def measure(systems: Systems, plan: Plan) -> list[Figure]:
         name="P4",
         title=f"From accepted to visible, at {RATE} events/s",
         how=f"The client sends {RATE} single events a second, without waiting for answers (open loop). A second "
-        f"connection asks the table every {LOOK_EVERY_S * 1000:.0f} ms which of them it sees. The time is from the 202 "
-        "at the client to the answer that has the row. If the row is there before the 202, the time is 0.",
+        f"connection asks the table every {POLL_INTERVAL_S * 1000:.0f} ms which of them it sees. The time is from the "
+        "202 at the client to the answer that has the row. If the row is there before the 202, the time is 0.",
         series=[series[name, p] for p in PERCENTS for name in names],
         ratios=[divided(series[USUAL, p], series[OURS, p], at_least=1) for p in PERCENTS],
         limits=[Limit(what="p99, accepted to visible", unit="ms", values=ours_p99.values, at_most=P99_MS)],
@@ -81,16 +81,19 @@ def _seen(system: System, clients: list[list[list[traffic.Event]]]) -> dict[str,
     seen: dict[str, float] = {}
     quiet_since = time()
     while len(seen) < len(of_client):
-        found = system.rows.visible([event_id for ids in unseen for event_id in islice(ids, LOOK_AT)])
+        found = system.rows.visible([event_id for ids in unseen for event_id in islice(ids, EVENTS_PER_CLIENT)])
         now = time()
         for event_id in found:
             seen[event_id] = now
             del of_client[event_id][event_id]
         if found:
             quiet_since = now
-        if now - quiet_since > SILENCE_S:
-            raise Lost(f"{system.name}: {len(seen):,} of {len(of_client):,} events are stored: {SILENCE_S} s waited.")
-        sleep(LOOK_EVERY_S)
+        if now - quiet_since > STALL_TIMEOUT_S:
+            raise Lost(
+                f"{system.name}: {len(seen):,} of {len(of_client):,} events are stored. No more came for "
+                f"{STALL_TIMEOUT_S} s."
+            )
+        sleep(POLL_INTERVAL_S)
     return seen
 
 

@@ -6,7 +6,7 @@ from time import sleep
 
 from local import ports
 from local.postgres import ADMINISTRATOR, HISTORY, PORT
-from local.unsupervised_part import LOOK_EVERY_S, Program
+from local.unsupervised_part import POLL_INTERVAL_S, Program
 from proof.bench import backlog, cpu, traffic, trial
 from proof.bench.measurements import Plan
 from proof.bench.results import Figure, Series, divided
@@ -68,5 +68,5 @@ def _drain(systems: Systems, url: str, count: int, batches: int) -> Trial:
         for worker in workers:
             worker.stop()
     while broker.consumers(ours.queue):
-        sleep(LOOK_EVERY_S)
+        sleep(POLL_INTERVAL_S)
     return Trial(len(bodies) * BATCH_EVENTS, arrived.last - arrived.first, used)
