@@ -43,7 +43,7 @@ def engine() -> Engine:
 
     It is a single one, because a process runs one task at a time.
     """
-    return database.connect(settings.database_url, pool_size=1, hurry=is_overdue)
+    return database.connect(settings.database_url, pool_size=1, give_up=is_overdue)
 
 
 options.use(
@@ -110,7 +110,7 @@ def _monitoring(**_: Any) -> None:
 @celeryd_after_setup.connect  # type: ignore[untyped-decorator]
 def _cycles(**_: Any) -> None:
     """Tune the garbage collector before the pool forks: its processes then share the frozen objects."""
-    garbage_collection.look_rarely()
+    garbage_collection.collect_rarely()
 
 
 @celeryd_after_setup.connect  # type: ignore[untyped-decorator]

@@ -14,7 +14,7 @@ _NOT_YET_VALID, _EXPIRED = 9, 10
 _OTHER_NAME = frozenset({62, 64})
 _UNKNOWN_CA = frozenset({2, 18, 19, 20, 21})
 
-_OF_THE_BROKER = {
+_BROKER_CERTIFICATE = {
     "ca": "the broker's certificate is signed by a CA that is not known here. Set AMQP_CA_FILE to the PEM file of the "
     "CA that signed it",
     "name": "the broker's certificate is for another host. Use a host in AMQP_URL that the certificate names, or add "
@@ -23,28 +23,30 @@ _OF_THE_BROKER = {
     "other": "the broker's certificate is not accepted here. Replace it at the broker, or AMQP_CA_FILE",
     "early": "the broker's certificate is not valid yet. Compare the clocks of both machines",
 }
-_NEEDS_OURS = "the broker wants a certificate of ours. Set AMQP_CERT_FILE and AMQP_KEY_FILE"
-_REFUSES_OURS = (
+_CERTIFICATE_WANTED = "the broker wants a certificate of ours. Set AMQP_CERT_FILE and AMQP_KEY_FILE"
+_CERTIFICATE_REFUSED = (
     "the broker does not accept our certificate. The one in AMQP_CERT_FILE must be signed by a CA that the broker "
     "knows (ssl_options.cacertfile)"
 )
 #: What the broker says about our certificate before it closes the connection: OpenSSL's names of TLS alerts.
-_OF_OURS = {
-    "CERTIFICATE_REQUIRED": _NEEDS_OURS,
-    "HANDSHAKE_FAILURE": f"{_NEEDS_OURS}. If they are set, the two sides have no cipher in common",
+_TLS_ALERTS = {
+    "CERTIFICATE_REQUIRED": _CERTIFICATE_WANTED,
+    "HANDSHAKE_FAILURE": f"{_CERTIFICATE_WANTED}. If they are set, the two sides have no cipher in common",
     "CERTIFICATE_EXPIRED": "our certificate has expired. Renew the one in AMQP_CERT_FILE",
     "CERTIFICATE_REVOKED": "our certificate was revoked. Replace the one in AMQP_CERT_FILE",
-    "BAD_CERTIFICATE": _REFUSES_OURS,
-    "CERTIFICATE_UNKNOWN": _REFUSES_OURS,
-    "UNSUPPORTED_CERTIFICATE": _REFUSES_OURS,
-    "UNKNOWN_CA": _REFUSES_OURS,
+    "BAD_CERTIFICATE": _CERTIFICATE_REFUSED,
+    "CERTIFICATE_UNKNOWN": _CERTIFICATE_REFUSED,
+    "UNSUPPORTED_CERTIFICATE": _CERTIFICATE_REFUSED,
+    "UNKNOWN_CA": _CERTIFICATE_REFUSED,
     "PROTOCOL_VERSION": "the broker speaks another version of TLS. Allow 1.2 or 1.3 there (ssl_options.versions)",
 }
-_NO_TLS = (
+_PORT_WITHOUT_TLS = (
     "the port in AMQP_URL does not speak TLS. Use the broker's port for TLS (5671, unless it was changed), or amqp:// "
     "without TLS"
 )
-_NO_TLS_REASONS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"})
+_PORT_WITHOUT_TLS_REASONS = frozenset(
+    {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE"}
+)
 #: RabbitMQ may close a connection before its alert about our certificate was read.
 _CLOSED_TLS = (
     "the broker closed the connection while it began. It may want a certificate of ours, or not accept it "
@@ -78,12 +80,12 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _in_words(error: BaseException, *, tls: bool) -> str | None:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return _OF_THE_BROKER[_fault(error.verify_code)]
+        return _BROKER_CERTIFICATE[_fault(error.verify_code)]
     reason = getattr(error, "reason", None) if isinstance(error, ssl.SSLError) else None
-    if reason in _NO_TLS_REASONS:
-        return _NO_TLS
+    if reason in _PORT_WITHOUT_TLS_REASONS:
+        return _PORT_WITHOUT_TLS
     if alert := (reason or "").partition("_ALERT_")[2]:
-        return _OF_OURS.get(alert)
+        return _TLS_ALERTS.get(alert)
     # If the other side has closed the connection, py-amqp raises a plain OSError.
     closed = isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError | ConnectionResetError | BrokenPipeError)
     if closed or (type(error) is OSError and "closed connection" in str(error)):

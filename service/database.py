@@ -22,11 +22,11 @@ from service import addresses
 STATEMENT_TIMEOUT_MS = 8_000
 #: The part of STATEMENT_TIMEOUT_MS that a statement may wait for one lock (a locked table, a row, an erase). It is
 #: shorter on purpose: a wait for somebody else ends as 55P03, so 57014 means that the statement itself took too long.
-LOCK_SHARE = 5 / 8
+LOCK_TIMEOUT_SHARE = 5 / 8
 #: Seconds to wait for an answer. Longer than the timeouts above: if this passes, the server itself is stuck (frozen, or
 #: cut off by the network). A frozen server ends no statement. Its kernel goes on to acknowledge what it receives, so
 #: TCP does not notice either.
-ANSWER_S = 9
+ANSWER_TIMEOUT_S = 9
 #: The shortest that libpq accepts.
 CONNECT_TIMEOUT_S = 2
 #: A host is dead if it does not acknowledge sent data for so long, or if nothing is heard on its connection for so
@@ -40,7 +40,7 @@ IDLE_IN_TRANSACTION_TIMEOUT_MS = 15_000
 #: SQLSTATE classes that mean "not now" rather than "never": 08 connection, 25006 read only, 25P03 idle in transaction,
 #: 40 deadlock or serialization, 53 resources, 55P03 lock, 57 operator intervention, 58 system error, XX internal error.
 #: https://www.postgresql.org/docs/18/errcodes-appendix.html
-OUTAGE_STATES = ("08", "25006", "25P03", "40", "53", "55P03", "57", "58", "XX")
+OUTAGE_SQLSTATES = ("08", "25006", "25P03", "40", "53", "55P03", "57", "58", "XX")
 
 #: The SQLSTATE of a statement that the server ended: it ran into its timeout, or somebody cancelled it.
 QUERY_CANCELED = "57014"
@@ -48,7 +48,7 @@ QUERY_CANCELED = "57014"
 LOCK_NOT_AVAILABLE = "55P03"
 
 #: SQLSTATE classes that are about the values: 22 data, 23 integrity, 54 too big or too complex.
-REFUSING_STATES = ("22", "23", "54")
+REFUSAL_SQLSTATES = ("22", "23", "54")
 
 
 #: For statements that may take any time, and for an administrator who waits for them.
@@ -62,31 +62,31 @@ class TookTooLong(Exception):
         super().__init__(f"a statement took longer than {took_s:g} s")
 
 
-class ImpatientConnection(psycopg.Connection[Any]):
+class DeadlineConnection(psycopg.Connection[Any]):
     """A connection that gives up on a server that does not answer.
 
-    While psycopg waits, it wakes up ten times a second. After `answer_s`, or if `hurry` returns True, this closes the
+    While psycopg waits, it wakes up ten times a second. After `answer_timeout_s`, or if `give_up` returns True, this closes the
     connection and raises psycopg.OperationalError, as if the server had closed it.
     """
 
     #: Seconds. None: wait as long as the server's host is reachable.
-    answer_s: float | None = ANSWER_S
+    answer_timeout_s: float | None = ANSWER_TIMEOUT_S
     #: Called with the seconds that have passed without an answer. True: give up.
-    hurry: Callable[[float], bool] = staticmethod(lambda _waited_s: False)
+    give_up: Callable[[float], bool] = staticmethod(lambda _waited_s: False)
 
     def wait(self, gen: Generator[Any, Any, Any], *args: Any, **options: Any) -> Any:
         """Wait for the server. psycopg calls this for every exchange with it."""
-        return super().wait(self._impatiently(gen), *args, **options)
+        return super().wait(self._with_deadline(gen), *args, **options)
 
-    def _impatiently(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    def _with_deadline(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
         began = monotonic()
         try:
             wanted = next(gen)
             while True:
                 ready = yield wanted
                 waited_s = monotonic() - began
-                too_long = self.answer_s is not None and waited_s > self.answer_s
-                if ready == Ready.NONE and (too_long or self.hurry(waited_s)):
+                too_long = self.answer_timeout_s is not None and waited_s > self.answer_timeout_s
+                if ready == Ready.NONE and (too_long or self.give_up(waited_s)):
                     self.pgconn.finish()
                     raise psycopg.OperationalError(f"no answer within {waited_s:.1f} s")
                 wanted = gen.send(ready)
@@ -99,14 +99,14 @@ def connect(
     *,
     pool_size: int,
     pre_ping: bool = False,
-    answer_s: float | None = ANSWER_S,
-    hurry: Callable[[float], bool] | None = None,
+    answer_timeout_s: float | None = ANSWER_TIMEOUT_S,
+    give_up: Callable[[float], bool] | None = None,
     timeouts: Mapping[str, str] | None = None,
 ) -> Engine:
     """Return an engine whose connections notice a database that went away and one that hangs. Opens no connection yet.
 
     Call it after the process has forked. `pre_ping` tests a pooled connection before each use. It costs a round trip;
-    use it if the caller does not retry. For `answer_s` and `hurry` see ImpatientConnection. With `answer_s=None`,
+    use it if the caller does not retry. For `answer_timeout_s` and `give_up` see DeadlineConnection. With `answer_timeout_s=None`,
     keepalives still notice a host that went away, but nothing notices a server that hangs.
 
     `url` may have `options` of its own (a search_path); the timeouts here are added to them. A pooler in transaction
@@ -132,11 +132,11 @@ def connect(
     )
 
     @event.listens_for(engine, "do_connect")
-    def _connect(_dialect: Any, _record: Any, _args: Any, options: Any) -> ImpatientConnection:
+    def _connect(_dialect: Any, _record: Any, _args: Any, options: Any) -> DeadlineConnection:
         connection = sessions.open(context=options.get("context"))
-        connection.answer_s = answer_s
-        if hurry is not None:
-            connection.hurry = hurry
+        connection.answer_timeout_s = answer_timeout_s
+        if give_up is not None:
+            connection.give_up = give_up
         return connection
 
     @event.listens_for(engine, "begin")
@@ -149,7 +149,7 @@ def connect(
 
 def lock_timeout_ms() -> int:
     """Return how long a statement may wait for one lock."""
-    return int(STATEMENT_TIMEOUT_MS * LOCK_SHARE)
+    return int(STATEMENT_TIMEOUT_MS * LOCK_TIMEOUT_SHARE)
 
 
 def _for_sqlalchemy(given: Mapping[str, Any]) -> URL:
@@ -176,7 +176,7 @@ class Sessions:
         #: Whether each transaction must set the settings. Checked at each connect, because an address may change.
         self.pooled = False
 
-    def open(self, **options: Any) -> ImpatientConnection:
+    def open(self, **options: Any) -> DeadlineConnection:
         """Open a new connection. Raises psycopg.OperationalError."""
         try:
             connection = self._open(**options)
@@ -195,17 +195,17 @@ class Sessions:
             connection.prepare_threshold = None  # the next transaction may run in a session that prepared nothing
         return connection
 
-    def _open(self, *, takes_options: bool = True, **options: Any) -> ImpatientConnection:
-        asked = conninfo_to_dict(self._url)
-        return ImpatientConnection.connect(
+    def _open(self, *, takes_options: bool = True, **options: Any) -> DeadlineConnection:
+        given = conninfo_to_dict(self._url)
+        return DeadlineConnection.connect(
             self._url,
             **{
-                "connect_timeout": asked.get("connect_timeout", CONNECT_TIMEOUT_S),
+                "connect_timeout": given.get("connect_timeout", CONNECT_TIMEOUT_S),
                 "options": " ".join(map(_option, self._settings.items())) if takes_options else "",
                 "tcp_user_timeout": TCP_USER_TIMEOUT_MS,
                 "keepalives_idle": KEEPALIVE_S,
                 "keepalives_interval": KEEPALIVE_S,
-                "application_name": asked.get("application_name", "flixtrail"),
+                "application_name": given.get("application_name", "flixtrail"),
                 **options,
             },
         )
@@ -227,7 +227,7 @@ def is_outage(error: BaseException) -> bool:
         return False
     state = sqlstate(error)
     if state is not None:
-        return state.startswith(OUTAGE_STATES)
+        return state.startswith(OUTAGE_SQLSTATES)
     # Without a SQLSTATE the error is not from the server: connection refused, cut or timed out. (A client-side
     # DataError has none either.)
     return error.connection_invalidated or isinstance(error.orig, psycopg.OperationalError | psycopg.InterfaceError)
@@ -239,7 +239,7 @@ def is_refusal(error: BaseException) -> bool:
         return True  # half of a surrogate pair: JSON can carry it, UTF-8 cannot
     state = sqlstate(error)
     if state is not None:
-        return state.startswith(REFUSING_STATES)
+        return state.startswith(REFUSAL_SQLSTATES)
     return isinstance(error, DataError | IntegrityError)  # the client library refused it before it sent anything
 
 

@@ -11,14 +11,14 @@ import gc
 #: New objects between two searches; Python's default is 700. This is twice as many as a large batch has, about a
 #: megabyte. Objects in a cycle (an exception and its frames) are freed a little later. With 50,000, a web process took
 #: 10 MB more.
-OBJECTS = 10_000
+THRESHOLD_OBJECTS = 10_000
 
 
-def look_rarely() -> None:
-    """Search rarely from now on.
+def collect_rarely() -> None:
+    """Make the search rare from now on.
 
     Call it once in a process, after all permanent objects exist: those are not searched again.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(OBJECTS, *gc.get_threshold()[1:])
+    gc.set_threshold(THRESHOLD_OBJECTS, *gc.get_threshold()[1:])

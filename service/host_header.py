@@ -1,4 +1,4 @@
-"""Checks the Host header: under which names does this site answer?
+"""Checks the Host header: which names does this site answer to?
 
 The page of another site can make its own name point to 127.0.0.1 or to a machine of the LAN (DNS rebinding). The
 browser then treats our answers as that site's own. But such a name is one of the public DNS. So names that nobody can
@@ -17,7 +17,7 @@ PRIVATE_ENDINGS = (".localhost", ".local", ".lan", ".internal", ".intranet", ".h
 #: have underscores.
 HOST = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")
 #: HTTP/1.0, as CGI and as granian write it.
-HOSTLESS = frozenset({"HTTP/1.0", "HTTP/1"})
+PROTOCOLS_WITHOUT_HOST = frozenset({"HTTP/1.0", "HTTP/1"})
 #: If ALLOWED_HOSTS contains this, every name gets an answer.
 ANY = "*"
 
@@ -30,11 +30,11 @@ class Hosts:
 
     def __init__(self, allowed: tuple[str, ...] = ()) -> None:
         self._allowed = frozenset(name.lower() for name in allowed)
-        self._remembered = lru_cache(1024)(self._fault)
+        self._cached_fault = lru_cache(1024)(self._fault)
 
     def fault(self, host: str | None, protocol: str) -> tuple[int, str] | None:
         """Return what is wrong, like `_fault`. A missing header is fine in HTTP/1.0, which does not know it."""
-        return None if host is None and protocol in HOSTLESS else self._remembered(host or "")
+        return None if host is None and protocol in PROTOCOLS_WITHOUT_HOST else self._cached_fault(host or "")
 
     def _fault(self, host: str) -> tuple[int, str] | None:
         """Return status and detail of the answer to a request with this Host header; None if the header is fine."""

@@ -16,7 +16,7 @@ from time import monotonic, sleep
 #: Seconds between two checks whether the parent lives. Until a process notices that it does not, it keeps the port.
 ORPHAN_CHECK_S = 0.25
 #: Seconds to wait for the port: processes whose parent was killed end by themselves within this time.
-PORT_PATIENCE_S = 2 * ORPHAN_CHECK_S + 0.5
+PORT_TIMEOUT_S = 2 * ORPHAN_CHECK_S + 0.5
 
 
 class PortTaken(Exception):
@@ -25,7 +25,7 @@ class PortTaken(Exception):
 
 def listening_address(host: str, port: int, variable: str = "PORT") -> str:
     """Return the IP address of `host`, if its `port` is free. Raises PortTaken, which names the variable to change."""
-    deadline = monotonic() + PORT_PATIENCE_S
+    deadline = monotonic() + PORT_TIMEOUT_S
     while True:
         try:
             family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -44,7 +44,7 @@ def listening_address(host: str, port: int, variable: str = "PORT") -> str:
 
 
 def end_with_parent() -> None:
-    """End this process when its parent is gone. Granian's own process would stay and keep the port.
+    """End this process when its parent is gone. Otherwise a process of Granian stays and keeps the port.
 
     Use it only in a process that may be killed at any time.
     """

@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from prometheus_client.metrics import MetricWrapperBase
 
 #: Events of one message (up to 2,000) or transaction (up to some 3,000).
-EVENTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 3000, 5000)
+EVENT_BUCKETS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 3000, 5000)
 #: Seconds of something that should take milliseconds, and at the most the deadline of a request.
-QUICK_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+REQUEST_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 #: Why a worker's statement did not finish although PostgreSQL was there.
 IN_THE_WAY = ("too-slow", "lock", "deadlock", "conflict", "cancelled")
 #: Seconds of something that waits while PostgreSQL is away.
-PATIENT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1200)
+OUTAGE_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1200)
 #: Seconds from end to end: 5 ms on an idle machine, up to an hour in a queue or an outbox.
-AGE_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 1800, 3600)
+AGE_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 1800, 3600)
 
-#: Take this lock to count in a process that another thread may fork. Otherwise the fork may come while
-#: prometheus-client's own lock is taken, and the new process would wait for that lock for ever.
+#: Acquire this lock to count in a process that another thread may fork. Otherwise the process may be forked while
+#: another thread has prometheus-client's own lock, and the new process waits for that lock for ever.
 NO_FORK = Lock()
 os.register_at_fork(before=NO_FORK.acquire, after_in_parent=NO_FORK.release, after_in_child=NO_FORK.release)
 
@@ -58,7 +58,7 @@ class Streaming:
         for outcome in ("confirmed", "in_doubt", "returned", "refused"):
             self.messages.labels(outcome)
         #: Events in one confirmed message.
-        self.message_events = Histogram("flixtrail_message_events", "Events in one message.", buckets=EVENTS)
+        self.message_events = Histogram("flixtrail_message_events", "Events in one message.", buckets=EVENT_BUCKETS)
         #: 0 or 1 for each web process (label `pid`).
         self.broker_up = Gauge("flixtrail_broker_up", "1 while the broker confirms.", multiprocess_mode="liveall")
         #: Events in the files that the web processes own.
@@ -111,7 +111,7 @@ class Streaming:
             self.limited.labels(what)
         #: Seconds, from the beginning of the view function to its answer.
         self.record_seconds = Histogram(
-            "flixtrail_record_seconds", "Seconds that POST /api/views took to answer.", buckets=QUICK_S
+            "flixtrail_record_seconds", "Seconds that POST /api/views took to answer.", buckets=REQUEST_BUCKETS_S
         )
 
 
@@ -128,7 +128,7 @@ class Worker:
             "flixtrail_views_known_total",
             "View events that changed nothing: they were stored before, or their viewer was erased.",
         )
-        #: Events; a message whose events cannot be told counts as one. `kind`: those of `flixtrail dead list`.
+        #: Events; a message whose events cannot be read counts as one. `kind`: those of `flixtrail dead list`.
         self.refused = Counter(
             "flixtrail_views_refused_total", "View events that became dead letters, by reason.", ["kind"]
         )
@@ -139,20 +139,20 @@ class Worker:
         for redelivered in ("yes", "no"):
             self.deliveries.labels(redelivered)
         #: Events in one batch: a message, or several that were written together.
-        self.batch_events = Histogram("flixtrail_batch_events", "View events in one batch.", buckets=EVENTS)
+        self.batch_events = Histogram("flixtrail_batch_events", "View events in one batch.", buckets=EVENT_BUCKETS)
         #: Seconds; a batch that waits for PostgreSQL takes as long as that.
         self.commit_seconds = Histogram(
             "flixtrail_commit_seconds",
             "Seconds from the start of a task to its commit, including the time it waits for PostgreSQL.",
-            buckets=PATIENT_S,
+            buckets=OUTAGE_BUCKETS_S,
         )
         #: Seconds between two clocks: the streaming host's at its request, this one's at the commit.
         self.view_age_seconds = Histogram(
             "flixtrail_view_age_seconds",
             "Seconds from the request to the commit, of the oldest view event of a batch.",
-            buckets=AGE_S,
+            buckets=AGE_BUCKETS_S,
         )
-        #: 0 or 1: the worst that a process of the pool has seen last; 1 before it has seen anything.
+        #: 0 or 1: 0 if at least one process of the pool has lost PostgreSQL. 1 before any process has used it.
         self.database_up = Gauge(
             "flixtrail_database_up", "0 while PostgreSQL is away or cannot write.", multiprocess_mode="livemin"
         )
@@ -187,7 +187,7 @@ class HistoryApi:
         )
         #: Seconds. `route`: as above.
         self.request_seconds = Histogram(
-            "flixtrail_history_request_seconds", "Seconds that a request took.", ["route"], buckets=QUICK_S
+            "flixtrail_history_request_seconds", "Seconds that a request took.", ["route"], buckets=REQUEST_BUCKETS_S
         )
 
 
@@ -264,7 +264,7 @@ def page() -> Iterator[str]:
 def _row(metric: MetricWrapperBase) -> str:
     (about,) = metric.describe()
     name = f"{about.name}_total" if about.type == "counter" else about.name
-    labels = ", ".join(f"`{label}`" for label in metric._labelnames)  # noqa: SLF001 (it tells nobody otherwise)
+    labels = ", ".join(f"`{label}`" for label in metric._labelnames)  # noqa: SLF001 (there is no public attribute)
     if getattr(metric, "_multiprocess_mode", "") == "liveall":
         labels = "`pid`"
     return f"| `{name}` | {about.type} | {labels} | {about.documentation} |"

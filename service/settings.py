@@ -61,7 +61,7 @@ S = TypeVar("S", bound=Settings)
 def read(model: type[S], environ: Mapping[str, str] | None = None) -> S:
     """Read the settings of one service from the environment. An empty variable counts as absent.
 
-    Blanks around a value are dropped, except in a secret. Raises SettingsError, which names every variable that is
+    Spaces around a value are dropped, except in a secret. Raises SettingsError, which names every variable that is
     missing or wrong.
     """
     environ = os.environ if environ is None else environ
@@ -158,7 +158,7 @@ def _host(host: str) -> str:
 
 def _token(token: str) -> str:
     if not TOKEN.fullmatch(token):
-        raise ValueError("expected letters, digits and signs of ASCII, without blanks: it travels in an HTTP header")
+        raise ValueError("expected letters, digits and signs of ASCII, without blanks: it is sent in an HTTP header")
     return token
 
 
@@ -170,7 +170,7 @@ HttpUrl = Annotated[str, AfterValidator(_http_url)]
 #: The address that a service listens on.
 Host = Annotated[str, AfterValidator(_host)]
 Port = Annotated[int, Field(ge=1, le=addresses.MAX_PORT)]
-#: A secret that only two of our services know. It travels in a header.
+#: A secret that two of our services share. It is sent in a header.
 Token = Annotated[str, Field(min_length=16, max_length=1_000), AfterValidator(_token)]
 
 

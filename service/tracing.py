@@ -1,6 +1,6 @@
 """Finds the trace id of a request: the id of the client's trace if it sends one, otherwise a new one.
 
-The id travels with the request's views and is in every log line about them. So one `grep` shows their story.
+The id travels with the request's views and is in every log line about them. So one `grep` shows what happened to them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ TRACEPARENT = re.compile(
     r"(?P<version>[0-9a-f]{2})-(?P<trace_id>[0-9a-f]{32})-(?P<parent>[0-9a-f]{16})-[0-9a-f]{2}(?P<more>-.*)?"
 )
 #: An invalid version, by the specification.
-NO_VERSION = "ff"
+INVALID_VERSION = "ff"
 
 
 def trace_id(traceparent: str | None) -> str:
@@ -29,7 +29,7 @@ def new_trace_id() -> str:
 
 def _of_client(traceparent: str) -> str | None:
     found = TRACEPARENT.fullmatch(traceparent.strip())
-    if found is None or found["version"] == NO_VERSION or (found["version"] == "00" and found["more"]):
+    if found is None or found["version"] == INVALID_VERSION or (found["version"] == "00" and found["more"]):
         return None
     nothing = not int(found["trace_id"], 16) or not int(found["parent"], 16)
     return None if nothing else found["trace_id"]

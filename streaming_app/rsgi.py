@@ -73,7 +73,7 @@ class App:
         # Read the folder now, so that the first viewer need not wait for it.
         threading.Thread(target=self._services.catalogue.videos, name="first look", daemon=True).start()
         shutdown.watch(last_words=self._services.publisher.stop)
-        garbage_collection.look_rarely()
+        garbage_collection.collect_rarely()
 
     def adopt(self, flask: Flask, loop: asyncio.AbstractEventLoop) -> None:
         """Serve this Flask app on this event loop."""

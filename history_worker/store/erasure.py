@@ -92,7 +92,7 @@ SELECT (SELECT count(*) FROM events) AS events,
 
 def connect_patiently(url: str) -> Engine:
     """Make an engine for `erase`. It waits for an answer longer than a worker may, as a large history requires."""
-    return connect(url, pool_size=1, answer_s=None)
+    return connect(url, pool_size=1, answer_timeout_s=None)
 
 
 def erase(engine: Engine, viewer_id: str, *, margin: timedelta = timedelta(0)) -> Erased:

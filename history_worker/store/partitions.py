@@ -102,7 +102,7 @@ _NAME = re.compile(r"view_events_(?P<before>before_)?(?P<year>\d{4})_(?P<month>\
 
 def connect_as_owner(url: str) -> Engine:
     """Make an engine for this module. It has no time limit for an answer: moving rows may take long."""
-    return connect(url, pool_size=2, answer_s=None)
+    return connect(url, pool_size=2, answer_timeout_s=None)
 
 
 def clock(engine: Engine) -> datetime:

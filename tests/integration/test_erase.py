@@ -314,7 +314,7 @@ def test_an_erase_may_take_longer_than_a_worker_waits_for_an_answer(
     url: str, engine: Engine, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that it closed would not stop the server, which goes on with the lock and then rolls it all back."""
-    hasty = {**(database.connect.__kwdefaults__ or {}), "answer_s": 0.2}
+    hasty = {**(database.connect.__kwdefaults__ or {}), "answer_timeout_s": 0.2}
     monkeypatch.setattr(database.connect, "__kwdefaults__", hasty)
     patient = erasure.connect_patiently(url)
     long = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'transactionid' AND now() - query_start > '0.6 s'"

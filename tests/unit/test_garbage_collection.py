@@ -30,7 +30,7 @@ def _as_before() -> Iterator[None]:
 
 
 def test_a_cycle_goes_in_the_end() -> None:
-    garbage_collection.look_rarely()
+    garbage_collection.collect_rarely()
     node = weakref.ref(Node())
     kept = [Node() for _ in range(2 * garbage_collection.OBJECTS)]
     assert node() is None, f"it outlived {len(kept):,} new objects"
@@ -41,7 +41,7 @@ def test_a_batch_of_views_is_decoded_without_a_look_at_what_was_there_before() -
     message = msgspec.json.encode((([an_event() for _ in range(2_000)],), {"version": VERSION}, {}))
 
     assert _looks(message) > 0
-    garbage_collection.look_rarely()
+    garbage_collection.collect_rarely()
     assert _looks(message) == 0
 
 

@@ -33,7 +33,7 @@ def test_every_name_that_others_ask_for_is_listed() -> None:
 
 
 def test_ages_are_told_apart_from_five_milliseconds_to_an_hour() -> None:
-    assert (metrics.AGE_S[0], metrics.AGE_S[-1]) == (0.005, 3600)
+    assert (metrics.AGE_BUCKETS_S[0], metrics.AGE_BUCKETS_S[-1]) == (0.005, 3600)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from sqlalchemy import text
 from history_worker.store.tables import SCHEMA_LOCK, metadata
 from service.database import NO_TIMEOUTS, connect
 
-engine = connect(context.config.attributes["database_url"], pool_size=2, answer_s=None, timeouts=NO_TIMEOUTS)
+engine = connect(context.config.attributes["database_url"], pool_size=2, answer_timeout_s=None, timeouts=NO_TIMEOUTS)
 # A migration may commit in between, so a second transaction has the lock. A session lock would not do: a pooler in
 # transaction mode would lend the session, with the lock, to another client.
 with engine.begin() as lock:
