@@ -28,11 +28,11 @@ COMMANDS = {
     "restore": "Put a backup back into the compose stack.",
     "secrets": "Make random secrets for docker compose.",
     "send": "Record N views, and wait until they are stored.",
-    "status": "Which process is what.",
+    "status": "Show the parts of the demo, with addresses and process ids.",
     "token": "Make a bearer token.",
     "tour": "See a redelivery: one worker is killed, another one takes its messages.",
-    "trace": "Tell the story of one view, from the logs and the database.",
-    "watch": "Watch the work queue: what waits, who holds what, what comes back.",
+    "trace": "Show what happened to one view, from the logs and the database.",
+    "watch": "Watch the work queue: messages that wait, are unacknowledged, or are redelivered.",
     "workers": "Add, stop, kill, freeze or thaw a history worker.",
 }
 
@@ -62,7 +62,7 @@ class Commands(Group):
             formatter.write_dl([(name, COMMANDS[name]) for name in self.list_commands(ctx)])
 
 
-HELP = """Flixtrail on one machine: videos, views, and a work queue to look into.
+HELP = """Flixtrail on one machine: videos, views, and a work queue to inspect.
 
 \b
 Start it in one terminal:       flixtrail demo
@@ -81,7 +81,7 @@ docker compose logs --no-color | docker compose run --rm -T flixtrail trace EVEN
 
 
 def version() -> str:
-    """Return the version of the installed package. If it is not installed, say so."""
+    """Return the version of the installed package. If it is not installed, return a text that says so."""
     try:
         return importlib.metadata.version("flixtrail")
     except importlib.metadata.PackageNotFoundError:

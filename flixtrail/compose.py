@@ -17,15 +17,15 @@ TIMEOUT_S = 120
 
 
 @contextmanager
-def ended_in_order() -> Iterator[None]:
+def exit_on_signals() -> Iterator[None]:
     """Make SIGTERM and SIGHUP (a terminal that closes) end the program like Ctrl-C. So services that were stopped are
     started again.
     """
 
-    def leave(number: int, _frame: object) -> None:
+    def exit_program(number: int, _frame: object) -> None:
         sys.exit(128 + number)
 
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    before = {number: signal.signal(number, exit_program) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         yield
     finally:
@@ -83,6 +83,6 @@ class Compose:
         except subprocess.TimeoutExpired:
             raise ComposeFailed(f"{' '.join(command)} did not end within {timeout_s} s") from None
         if done.returncode:
-            said = done.stderr.decode(errors="replace").strip().splitlines()[-8:]
-            raise ComposeFailed("\n".join([f"{' '.join(command[:6])} … failed:", *(f"  | {line}" for line in said)]))
+            output = done.stderr.decode(errors="replace").strip().splitlines()[-8:]
+            raise ComposeFailed("\n".join([f"{' '.join(command[:6])} … failed:", *(f"  | {line}" for line in output)]))
         return bytes(done.stdout or b"")

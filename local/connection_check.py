@@ -1,6 +1,6 @@
 """Checks that the configured broker and database can be reached, before anything is started. Takes seconds.
 
-Without this check, a demo on your own servers would wait for them forever, as a service in production does.
+Without this check, a demo on your own servers waits for them forever, as a service in production does.
 """
 
 from __future__ import annotations
@@ -10,23 +10,17 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from local.errors import WrongSetting
+from local.errors import ServerUnreachable
 from local.settings import DemoSettings
 
 #: Seconds for one attempt to connect. A server on another continent answers within one.
-CONNECT_S = 3
+CONNECT_TIMEOUT_S = 3
 #: Seconds for all attempts: a name may have several addresses, and a server may accept a connection and never answer.
-ANSWER_S = 4.5
-
-
-class Unreachable(WrongSetting):
-    """A broker or a database refuses the connection. The message has the server's own words, and no password."""
-
-    exit_status = 1
+TOTAL_TIMEOUT_S = 4.5
 
 
 def check(settings: DemoSettings) -> None:
-    """Connect to the servers that the demo does not start. Raises Unreachable."""
+    """Connect to the servers that the demo does not start. Raises ServerUnreachable."""
     if settings.amqp_url:
         broker(settings.amqp_url)
     if settings.database_url:
@@ -34,7 +28,10 @@ def check(settings: DemoSettings) -> None:
 
 
 def broker(url: str) -> None:
-    """Connect, and declare what every worker declares. So missing permissions show now. Raises Unreachable."""
+    """Connect, and declare what every worker declares, so that missing permissions are found now.
+
+    Raises ServerUnreachable.
+    """
     from celery import Celery
 
     from service import connection_advice
@@ -51,8 +48,8 @@ def broker(url: str) -> None:
         address,
         ssl=tls,
         heartbeat=0,
-        connect_timeout=CONNECT_S,
-        transport_options={"read_timeout": CONNECT_S, "write_timeout": CONNECT_S},
+        connect_timeout=CONNECT_TIMEOUT_S,
+        transport_options={"read_timeout": CONNECT_TIMEOUT_S, "write_timeout": CONNECT_TIMEOUT_S},
     )
 
     def ask() -> None:
@@ -70,42 +67,42 @@ def broker(url: str) -> None:
 
 
 def database(variable: str, url: str, conninfo: str = "") -> None:
-    """Connect. `conninfo`: the address for PostgreSQL's library. Raises Unreachable."""
+    """Connect. `conninfo`: the address for PostgreSQL's library. Raises ServerUnreachable."""
     import psycopg
 
     def ask() -> None:
-        psycopg.connect(conninfo or url, connect_timeout=CONNECT_S).close()
+        psycopg.connect(conninfo or url, connect_timeout=CONNECT_TIMEOUT_S).close()
 
     _within(ask, variable, url)
 
 
 def _within(ask: Callable[[], None], variable: str, url: str) -> None:
-    """Run the check. Raises Unreachable with the server's own words, at the latest after ANSWER_S."""
+    """Run the check. Raises ServerUnreachable with the server's own words, at the latest after TOTAL_TIMEOUT_S."""
     failed: list[BaseException] = []
 
     def asking() -> None:
         try:
             ask()
-        except Exception as error:  # noqa: BLE001 (whatever it is, it is told)
+        except Exception as error:  # noqa: BLE001 (the caller reports it, whatever it is)
             failed.append(error)
 
     thread = threading.Thread(target=asking, daemon=True)
     thread.start()
-    thread.join(ANSWER_S)
+    thread.join(TOTAL_TIMEOUT_S)
     if thread.is_alive():
-        raise Unreachable(f"{variable}: {without_password(url)} does not answer within {ANSWER_S} s")
+        raise ServerUnreachable(f"{variable}: {without_password(url)} does not answer within {TOTAL_TIMEOUT_S} s")
     if failed:
-        raise Unreachable(f"{variable}: {without_password(url)}: {reason(failed[0], url)}") from None
+        raise ServerUnreachable(f"{variable}: {without_password(url)}: {reason(failed[0], url)}") from None
 
 
 def reason(error: BaseException, url: str) -> str:
     """Return what the server or the system said, on one line, without a password."""
-    said: Any = getattr(error, "reply_text", None)  # RabbitMQ's own words
-    if not said and isinstance(error, TimeoutError):
-        said = f"no answer within {CONNECT_S} s"
-    if not said and isinstance(error, OSError):
-        said = error.strerror
-    text = " ".join(str(said or error or type(error).__name__).split())
+    message: Any = getattr(error, "reply_text", None)  # RabbitMQ's own words
+    if not message and isinstance(error, TimeoutError):
+        message = f"no answer within {CONNECT_TIMEOUT_S} s"
+    if not message and isinstance(error, OSError):
+        message = error.strerror
+    text = " ".join(str(message or error or type(error).__name__).split())
     return _hidden(text, url)
 
 

@@ -1,4 +1,4 @@
-"""Errors of the demo. The message is for the person at the terminal; `exit_status` is the program's."""
+"""Errors of the demo. The command line catches DemoError, prints its message and exits with its `exit_status`."""
 
 from __future__ import annotations
 
@@ -29,6 +29,22 @@ class PortTaken(DemoError):
 
 class PartFailed(DemoError):
     """A part did not start. The message has the end of its log, and says where the rest is."""
+
+
+class ServerUnreachable(DemoError):
+    """A configured broker or database refuses the connection. The message has the server's words, and no password."""
+
+
+class SupervisorUnreachable(DemoError):
+    """supervisord does not answer: it has not started yet, or it is gone."""
+
+
+class BrokerUnreachable(DemoError):
+    """The broker does not answer at the moment. Ask again later."""
+
+
+class StopNow(DemoError):
+    """Ctrl-C was pressed a second time. A step of the shutdown raises it; the remaining parts are then killed."""
 
 
 class Interrupted(DemoError):

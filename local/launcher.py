@@ -17,7 +17,7 @@ def main(path: Path) -> None:
     """Become the part that the file describes: `{"name", "argv", "environment", "state", "works_in"}`."""
     part: dict[str, Any] = json.loads(path.read_text())
     started_before = path.with_suffix(".pid")
-    # At the first start there can be no such processes, because `flixtrail demo` has looked. So the scan is skipped.
+    # At the first start there can be no such processes, because `flixtrail demo` has checked. So the scan is skipped.
     if started_before.exists():
         end_leftovers(part)
     started_before.write_text(str(os.getpid()))

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 #: Characters of one line that are read. A message of 1,000 views needs 80,000; a longer line is not ours.
-LONGEST = 1_000_000
+MAX_LINE_CHARACTERS = 1_000_000
 #: The prefix of `docker compose logs`: `history-worker-1  | `.
 PREFIX = re.compile(r"(?P<service>[A-Za-z0-9][A-Za-z0-9._-]*) +\| ")
 #: Control sequences of a terminal: colours, and the erasing of a line, which docker compose writes even to a pipe.
-TERMINAL = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+TERMINAL_SEQUENCE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 CONSOLE = re.compile(
     r"(?P<timestamp>\d{4}-\d\d-\d\dT[\d:.]+Z) \[\w+ *\] (?P<event>.*?) +\[(?P<logger>[\w.]+)\](?: (?P<fields>.*))?"
 )
@@ -25,7 +25,7 @@ CONSOLE = re.compile(
 KEY = re.compile(r" *(?P<key>\w+)=")
 BRACKETS = {"{": "}", "[": "]", "(": ")"}
 #: Packages that are no service, and the service in whose logs their lines are.
-LOGS_OF = {"safe_consumer": "history_worker"}
+SERVICE_OF_PACKAGE = {"safe_consumer": "history_worker"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Log:
     def lines_with(self, words: Collection[str]) -> Iterator[Line]:
         """Yield the readable lines that contain one of the words. One at a time, because the file may be large."""
         with self.path.open(errors="replace") as file:
-            for text in iter(partial(file.readline, LONGEST), ""):
+            for text in iter(partial(file.readline, MAX_LINE_CHARACTERS), ""):
                 if any(word in text for word in words) and (line := parse(text, self.service)):
                     yield line
 
@@ -60,7 +60,7 @@ def logs_in(folder: Path) -> Sequence[Log]:
 
 def parse(text: str, service: str | None = None) -> Line | None:
     """Parse a line. None if it is not ours or is incomplete."""
-    text = TERMINAL.sub("", text).strip()
+    text = TERMINAL_SEQUENCE.sub("", text).strip()
     if prefix := PREFIX.match(text):
         text, service = text[prefix.end() :], prefix["service"]
     fields = _of_json(text) if text.startswith("{") else _of_console(text)
@@ -72,7 +72,7 @@ def parse(text: str, service: str | None = None) -> Line | None:
     if time.tzinfo is None:
         return None
     package = logger.partition(".")[0]
-    return Line(time, service or LOGS_OF.get(package, package).replace("_", "-"), event, fields)
+    return Line(time, service or SERVICE_OF_PACKAGE.get(package, package).replace("_", "-"), event, fields)
 
 
 def _of_json(text: str) -> dict[str, Any]:

@@ -55,11 +55,11 @@ def supervisor_section(state: State, socket: Path) -> str:
     user = "user=root" if os.geteuid() == 0 else ""
     return f"""\
 [supervisord]
-logfile={state.plain}/log/supervisord.log
+logfile={state.safe_path}/log/supervisord.log
 logfile_maxbytes={LOG_BYTES}
 logfile_backups={LOG_BACKUPS}
-pidfile={state.plain}/run/supervisord.pid
-childlogdir={state.plain}/log
+pidfile={state.safe_path}/run/supervisord.pid
+childlogdir={state.safe_path}/log
 nodaemon=true
 silent=true
 {user}
@@ -73,7 +73,7 @@ supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 
 def part_section(state: State, part: Part) -> str:
     """Write one part's section. The script `run/launch` starts it (local/supervisor.py)."""
-    run = state.plain / "run"
+    run = state.safe_path / "run"
     return f"""\
 [program:{part.name}]
 command=/bin/sh {run}/launch {run}/parts/{part.name}.json
@@ -87,7 +87,7 @@ stopsignal={part.stop_signal}
 stopwaitsecs={part.stop_wait_s}
 killasgroup=true
 redirect_stderr=true
-stdout_logfile={state.plain}/log/{part.name}.log
+stdout_logfile={state.safe_path}/log/{part.name}.log
 stdout_logfile_maxbytes={LOG_BYTES}
 stdout_logfile_backups={LOG_BACKUPS}
 """

@@ -8,64 +8,65 @@ from collections.abc import Callable
 from time import monotonic
 
 from local import leftover_processes
+from local.errors import SupervisorUnreachable
 from local.part import PartStatus
-from local.supervisor import Supervisor, SupervisorAway
-from local.terminal_output import Teller
+from local.supervisor import Supervisor
+from local.terminal_output import TerminalOutput
 
 #: Seconds between two attempts to start a part that died too often at its start.
 RETRY_S = 10
 
 
-class Guard:
-    """Compares the parts with their state a moment ago. `launch` starts a new supervisor."""
+class PartMonitor:
+    """Compares the parts with their state a moment ago. `launch_supervisor` starts a new supervisor."""
 
-    def __init__(self, supervisor: Supervisor, teller: Teller, launch: Callable[[], None]) -> None:
+    def __init__(self, supervisor: Supervisor, output: TerminalOutput, launch_supervisor: Callable[[], None]) -> None:
         self._supervisor = supervisor
-        self._teller = teller
-        self._launch = launch
-        self._seen = supervisor.status()
+        self._output = output
+        self._launch_supervisor = launch_supervisor
+        self._last_status = supervisor.status()
         self._retry_at: dict[str, float] = {}
 
-    def look(self, stopping: Callable[[], bool]) -> None:
+    def check(self, stopping: Callable[[], bool]) -> None:
         """Report what has changed. If the supervisor is gone, starts a new one, unless the demo is being stopped."""
         try:
             now = self._supervisor.status()
-        except SupervisorAway:
+        except SupervisorUnreachable:
             if not stopping():
-                self._start_again()
+                self._restart_supervisor()
             return
         for name, part in now.items():
-            self._compare(name, self._seen.get(name), part)
+            self._compare(name, self._last_status.get(name), part)
 
     def _compare(self, name: str, before: PartStatus | None, now: PartStatus) -> None:
         if now.failed:
-            self._try_again(name, newly=before is None or not before.failed)
+            self._retry_start(name, is_new=before is None or not before.failed)
         elif before is None:
-            self._teller.say(f"{name} was added")
+            self._output.print(f"{name} was added")
         elif now.stopped and not before.stopped:
-            self._teller.say(f"{name} was stopped")
+            self._output.print(f"{name} was stopped")
         elif before.stopped and now.pid:
-            self._teller.say(f"{name} was started")
+            self._output.print(f"{name} was started")
         elif now.pid and before.pid and now.pid != before.pid:
-            self._teller.say(f"[yellow]{name} died (process {before.pid}) and runs again (process {now.pid})[/]")
+            self._output.print(f"[yellow]{name} died (process {before.pid}) and runs again (process {now.pid})[/]")
         elif before.pid and not now.pid and not now.stopped:
             return  # not restarted yet: remember the process that died
-        self._seen[name] = now
+        self._last_status[name] = now
 
-    def _try_again(self, name: str, *, newly: bool) -> None:
-        if newly:
-            self._teller.plain(self._supervisor.state.end_of_log(name, "keeps failing at its start"))
+    def _retry_start(self, name: str, *, is_new: bool) -> None:
+        if is_new:
+            self._output.print_plain(self._supervisor.state.end_of_log(name, "keeps failing at its start"))
         if monotonic() >= self._retry_at.get(name, 0):
             self._retry_at[name] = monotonic() + RETRY_S
             self._supervisor.start(name)
 
-    def _start_again(self) -> None:
-        self._teller.say("[yellow]the supervisor died: starting every part again[/]")
+    def _restart_supervisor(self) -> None:
+        self._output.print("[yellow]the supervisor died: starting every part again[/]")
         state = self._supervisor.state
         leftover_processes.end(leftover_processes.processes(state.folder, works_in=state.folder / "postgres"))
-        stopped = {name for name, part in self._seen.items() if part.stopped}
-        self._launch()
+        stopped = {name for name, part in self._last_status.items() if part.stopped}
+        self._launch_supervisor()
         for name in self._supervisor.status():
             if name not in stopped:
                 self._supervisor.start(name)
-        self._seen = self._supervisor.status()
+        self._last_status = self._supervisor.status()

@@ -12,28 +12,28 @@ DEFAULT_STATE = Path("var")
 INSTALLED = Path(sys.executable).with_name("flixtrail")
 
 
-def program(state: Path | None = None) -> str:
+def flixtrail_command(state: Path | None = None) -> str:
     """Return `flixtrail` for this state folder: `.venv/bin/flixtrail`, or `STATE='/my demos/a'
     /home/me/.venv/bin/flixtrail`.
 
     Without a state folder: the one that the current command uses.
     """
-    state = state or _given()
+    state = state or _current_state()
     chosen = "" if state.resolve() == DEFAULT_STATE.resolve() else f"STATE={shlex.quote(str(state.resolve()))} "
     return f"{chosen}{_flixtrail()}"
 
 
-def here() -> str:
+def cd_command() -> str:
     """Return `cd FOLDER`, for a shell in another folder."""
     return f"cd {shlex.quote(str(Path.cwd()))}"
 
 
-def interpreter() -> str:
+def python_command() -> str:
     """Return the Python that runs this, for `-m`: `.venv/bin/python`."""
-    return _from_here(Path(sys.executable))
+    return _relative(Path(sys.executable))
 
 
-def _given() -> Path:
+def _current_state() -> Path:
     """Return the state folder of the current command, or of the environment if there is no command."""
     import click
 
@@ -45,10 +45,10 @@ def _given() -> Path:
 def _flixtrail() -> str:
     if not INSTALLED.exists():
         return f"{shlex.quote(sys.executable)} -m flixtrail"
-    return _from_here(INSTALLED)
+    return _relative(INSTALLED)
 
 
-def _from_here(path: Path) -> str:
+def _relative(path: Path) -> str:
     """Return a relative path if it is below the user's current folder, otherwise the whole path."""
     below = path.is_relative_to(Path.cwd())
     return shlex.quote(str(path.relative_to(Path.cwd()) if below else path))

@@ -19,10 +19,10 @@ def is_free(port: int) -> bool:
     """Return whether a server could listen on the port. A port in TIME_WAIT counts as free, because a server can use
     it.
     """
-    return why_not(port) is None
+    return bind_error(port) is None
 
 
-def why_not(port: int) -> str | None:
+def bind_error(port: int) -> str | None:
     """Return the reason why a server cannot listen on the port, or None if it can."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -45,7 +45,7 @@ def next_free(port: int) -> int:
     return next(filter(is_free, chain(range(first, 65_536), range(8_000, first))))
 
 
-def answers(port: int) -> bool:
+def is_listening(port: int) -> bool:
     """Return whether a program listens on the port."""
     try:
         socket.create_connection((LOOPBACK, port), timeout=1).close()
@@ -54,15 +54,15 @@ def answers(port: int) -> bool:
     return True
 
 
-def keep(state: State, names: tuple[str, ...]) -> dict[str, int]:
+def allocate(state: State, names: tuple[str, ...]) -> dict[str, int]:
     """Return a free port for every name: its earlier port if that is still free."""
     path = state.folder / "ports.json"
-    kept = read_json(path) or {}
+    known = read_json(path) or {}
     chosen: dict[str, int] = {}
     for name in names:
-        port = kept.get(name, 0)
+        port = known.get(name, 0)
         while port not in RANGE or port in chosen.values() or not is_free(port):
             port = random.choice(RANGE)  # noqa: S311 (not a secret)
         chosen[name] = port
-    write_json(path, kept | chosen)
+    write_json(path, known | chosen)
     return chosen

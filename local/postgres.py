@@ -17,7 +17,7 @@ from urllib.parse import quote
 import psycopg
 from psycopg import sql
 
-from local.environment import clean
+from local.environment import inherited_environment
 from local.errors import DemoError
 from local.part import Part
 from local.state import State
@@ -32,7 +32,7 @@ HISTORY = "flixtrail"
 MESSAGES = "queue"
 
 #: It exists on every Linux and owns nothing.
-ROOTS_STAND_IN = "nobody"
+UNPRIVILEGED_USER = "nobody"
 
 #: pgmq's client calls `send_topic` with headers and without a delay. Its SQL (1.13.0) lacks this overload.
 MISSING_OVERLOAD = """
@@ -47,8 +47,8 @@ class Postgres:
     def __init__(self, state: State) -> None:
         #: The folder by its real name, not `plain`: the kernel reports this name for its processes.
         self.data = state.folder / "postgres"
-        self._data = state.plain / "postgres"
-        self._user = pwd.getpwnam(ROOTS_STAND_IN) if os.geteuid() == 0 else None
+        self._data = state.safe_path / "postgres"
+        self._user = pwd.getpwnam(UNPRIVILEGED_USER) if os.geteuid() == 0 else None
         self.sockets = state.socket_folder("postgres", self._user.pw_uid if self._user else None)
 
     def url(self, database: str = HISTORY) -> str:
@@ -66,7 +66,7 @@ class Postgres:
     def initialise(self) -> None:
         """Make the data folder at the first start. Raises DemoError with initdb's message."""
         if (self.data / "PG_VERSION").exists():
-            self._own()
+            self._change_owner()
             return
         # Remove what an interrupted initdb left, because initdb refuses a folder that is not empty.
         shutil.rmtree(self.data, ignore_errors=True)
@@ -75,24 +75,24 @@ class Postgres:
             os.chown(self.data, self._user.pw_uid, self._user.pw_gid)
         argv = self._command("initdb", "-D", str(self._data), "-U", ADMINISTRATOR, "--auth=trust", "--encoding=UTF8")
         argv += ["--locale=C.UTF-8", "--no-instructions"]
-        done = subprocess.run(argv, env=clean(), capture_output=True, check=False)  # noqa: S603
+        done = subprocess.run(argv, env=inherited_environment(), capture_output=True, check=False)  # noqa: S603
         if done.returncode:
-            said = (done.stdout + done.stderr).decode(errors="replace")
-            raise DemoError(f"initdb could not make {self.data}:\n{said}{self._why_another_user()}".rstrip())
+            output = (done.stdout + done.stderr).decode(errors="replace")
+            raise DemoError(f"initdb could not make {self.data}:\n{output}{self._unprivileged_user_hint()}".rstrip())
 
-    def _own(self) -> None:
+    def _change_owner(self) -> None:
         """Make PostgreSQL's user the owner of the files: root may have copied the folder."""
         if self._user and self.data.stat().st_uid != self._user.pw_uid:
             for folder, _, files in os.walk(self.data):
                 for path in (Path(folder), *(Path(folder, name) for name in files)):
                     os.chown(path, self._user.pw_uid, self._user.pw_gid, follow_symlinks=False)
 
-    def _why_another_user(self) -> str:
+    def _unprivileged_user_hint(self) -> str:
         if self._user is None:
             return ""
         return (
-            f"PostgreSQL does not run as root, so it runs as `{ROOTS_STAND_IN}` here. If that user is kept out, start "
-            "the demo as an ordinary user, or from a folder that others may enter."
+            f"PostgreSQL does not run as root, so it runs as `{UNPRIVILEGED_USER}` here. If that user has no access, "
+            "start the demo as an ordinary user, or from a folder that others may enter."
         )
 
     def part(self) -> Part:
@@ -109,9 +109,9 @@ class Postgres:
         return Part(
             name="postgres",
             argv=tuple(self._command("postgres", "-D", str(self._data), *settings)),
-            environment=clean(),
+            environment=inherited_environment(),
             priority=10,
-            # INT: end the sessions and shut down cleanly. TERM would wait for the sessions.
+            # INT: end the sessions and shut down cleanly. TERM waits for the sessions.
             stop_signal="INT",
             works_in=self.data,
         )

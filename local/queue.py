@@ -13,40 +13,37 @@ import urllib3
 from kombu.exceptions import OperationalError
 from psycopg.conninfo import make_conninfo
 
+from local.errors import BrokerUnreachable
 from service.addresses import broker_connection
 from view_events.topology import DEAD_LETTERS, HISTORY, messages_database
 
 TIMEOUT_S = 2
 #: In learner mode a message that was read is invisible for this many seconds (`visibility_timeout` in celeryconfig.py).
 #: If it is not acknowledged by then, another worker reads it.
-VISIBILITY_S = 15
-
-
-class QueueAway(Exception):
-    """The broker does not answer at the moment."""
+VISIBILITY_TIMEOUT_S = 15
 
 
 @dataclass(frozen=True)
-class Figures:
+class QueueFigures:
     """The work queue at one moment. In learner mode nothing says which worker has which message."""
 
     ready: int  #: messages that wait for a worker
     unacked: int  #: messages that workers have and have not acknowledged
     redelivered: int  #: repeated deliveries (learner mode: of the messages that are still there)
     dead: int  #: messages in the dead-letter queue
-    held: Mapping[str, int] = field(default_factory=dict)  #: `unacked` by worker
+    unacked_by_worker: Mapping[str, int] = field(default_factory=dict)  #: `unacked` by worker
 
 
 class Queue(Protocol):
-    """What both brokers can tell. The methods raise QueueAway."""
+    """What both brokers can tell. The methods raise BrokerUnreachable."""
 
     def consumers(self) -> int:
         """Return how many workers (at least) consume messages now."""
 
-    def figures(self) -> Figures:
+    def figures(self) -> QueueFigures:
         """Return the counts, which are at most about a second old."""
 
-    def hidden(self, ids: Sequence[int]) -> list[str] | None:
+    def unacked_bodies(self, ids: Sequence[int]) -> list[str] | None:
         """Return the bodies of those of these messages that a worker has read and not acknowledged
         (learner mode only).
         """
@@ -75,25 +72,25 @@ class RabbitQueue:
             self._headers = urllib3.make_headers(basic_auth=f"{parts.username}:{parts.password}")
 
     def consumers(self) -> int:
-        return self._declared(HISTORY.name)[1]
+        return self._counts(HISTORY.name)[1]
 
-    def figures(self) -> Figures:
-        ready, _ = self._declared(HISTORY.name)
-        dead, _ = self._declared(DEAD_LETTERS.name)
+    def figures(self) -> QueueFigures:
+        ready, _ = self._counts(HISTORY.name)
+        dead, _ = self._counts(DEAD_LETTERS.name)
         if self._management is None:
-            return Figures(ready=ready, unacked=0, redelivered=0, dead=dead)
+            return QueueFigures(ready=ready, unacked=0, redelivered=0, dead=dead)
         with urllib3.PoolManager(timeout=TIMEOUT_S, retries=False, headers=self._headers) as http:
             queue = self._get(http, f"/queues/{self._vhost}/{HISTORY.name}") or {}
-            held = self._held(http)
-        return Figures(
+            unacked = self._unacked_by_worker(http)
+        return QueueFigures(
             ready=ready,
-            unacked=sum(held.values()),
+            unacked=sum(unacked.values()),
             redelivered=queue.get("message_stats", {}).get("redeliver", 0),
             dead=dead,
-            held=held,
+            unacked_by_worker=unacked,
         )
 
-    def hidden(self, ids: Sequence[int]) -> list[str] | None:  # noqa: ARG002 (only pgmq numbers its messages)
+    def unacked_bodies(self, ids: Sequence[int]) -> list[str] | None:  # noqa: ARG002 (only pgmq numbers its messages)
         return None
 
     def connected_at(self, worker: str) -> float | None:
@@ -112,7 +109,7 @@ class RabbitQueue:
                     return float(connection["connected_at"]) / 1000
         return None
 
-    def _held(self, http: urllib3.PoolManager) -> dict[str, int]:
+    def _unacked_by_worker(self, http: urllib3.PoolManager) -> dict[str, int]:
         """Return the unacknowledged messages by worker. A worker's connections have its name
         (history_worker/app.py).
         """
@@ -121,22 +118,22 @@ class RabbitQueue:
             for connection in self._get(http, "/connections") or []
             if "name" in connection
         }
-        held: dict[str, int] = {}
+        unacked: dict[str, int] = {}
         for channel in self._get(http, "/channels") or []:
             # While a connection is being closed, its channel has an empty list there.
             if channel.get("consumer_count") and channel.get("connection_details"):
                 name = names.get(channel["connection_details"]["name"], "?")
-                held[name] = held.get(name, 0) + channel.get("messages_unacknowledged", 0)
-        return held
+                unacked[name] = unacked.get(name, 0) + channel.get("messages_unacknowledged", 0)
+        return unacked
 
-    def _declared(self, name: str) -> tuple[int, int]:
+    def _counts(self, name: str) -> tuple[int, int]:
         """Return the ready messages and the consumers. Asked over AMQP, so the answer is current."""
         try:
             with broker_connection(self._broker_url, connect_timeout=TIMEOUT_S) as connection:
                 declared = connection.default_channel.queue_declare(name, passive=True)
                 return declared.message_count, declared.consumer_count
         except (OperationalError, *broker_connection(self._broker_url).connection_errors) as error:
-            raise QueueAway(str(error)) from None
+            raise BrokerUnreachable(str(error)) from None
         except broker_connection(self._broker_url).channel_errors:
             return 0, 0  # no worker has declared the queue yet
 
@@ -144,7 +141,7 @@ class RabbitQueue:
         try:
             answer = http.request("GET", f"{self._management}{path}")
         except urllib3.exceptions.HTTPError as error:
-            raise QueueAway(str(error)) from None
+            raise BrokerUnreachable(str(error)) from None
         return answer.json() if answer.status == 200 else None  # noqa: PLR2004
 
 
@@ -164,7 +161,7 @@ class PgmqQueue:
         )
         return int(self._row(polling)[0])
 
-    def figures(self) -> Figures:
+    def figures(self) -> QueueFigures:
         try:
             ready, unacked, redelivered = self._row(
                 "SELECT count(*) FILTER (WHERE vt <= now()), count(*) FILTER (WHERE vt > now()),"
@@ -172,10 +169,10 @@ class PgmqQueue:
             )
             (dead,) = self._row("SELECT count(*) FROM pgmq.q_views_dead")
         except psycopg.errors.UndefinedTable:
-            return Figures(ready=0, unacked=0, redelivered=0, dead=0)  # no worker has declared the queues yet
-        return Figures(ready=int(ready), unacked=int(unacked), redelivered=int(redelivered), dead=int(dead))
+            return QueueFigures(ready=0, unacked=0, redelivered=0, dead=0)  # no worker has declared the queues yet
+        return QueueFigures(ready=int(ready), unacked=int(unacked), redelivered=int(redelivered), dead=int(dead))
 
-    def hidden(self, ids: Sequence[int]) -> list[str] | None:
+    def unacked_bodies(self, ids: Sequence[int]) -> list[str] | None:
         query = "SELECT array_agg(message->>'body') FROM pgmq.q_history WHERE msg_id = ANY(%s) AND vt > now()"
         try:
             (bodies,) = self._row(query, list(ids))
@@ -191,4 +188,4 @@ class PgmqQueue:
             with psycopg.connect(self._conninfo, autocommit=True) as connection:
                 return connection.execute(query, values or None).fetchone() or (0,)
         except psycopg.OperationalError as error:
-            raise QueueAway(str(error)) from None
+            raise BrokerUnreachable(str(error)) from None

@@ -1,7 +1,6 @@
 """A private RabbitMQ node with its own name, ports, cookie, user and data. It does not touch the system's node or /etc.
 
-Its `epmd` (Erlang's port mapper) runs under the supervisor, too. Otherwise RabbitMQ would leave one running as a
-daemon.
+Its `epmd` (Erlang's port mapper) runs under the supervisor, too. Otherwise RabbitMQ leaves one running as a daemon.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import re
 from pathlib import Path
 
 from local import ports
-from local.environment import clean
+from local.environment import inherited_environment
 from local.errors import DemoError
 from local.part import Part
 from local.rabbitmq_programs import HOW_TO_INSTALL, epmd_program, search_path, server_script
@@ -50,10 +49,10 @@ class RabbitMQ:
     """The private node of one state folder."""
 
     def __init__(self, state: State) -> None:
-        self.home = state.plain / "rabbitmq"
+        self.home = state.safe_path / "rabbitmq"
         self._password = state.secret("broker_password")
         self._cookie = state.secret("erlang_cookie")
-        self._ports = ports.keep(state, ("amqp", "management", "distribution", "epmd"))
+        self._ports = ports.allocate(state, ("amqp", "management", "distribution", "epmd"))
         self.node = self._name_on_disk() or NODE
 
     @property
@@ -69,7 +68,7 @@ class RabbitMQ:
     def configure(self) -> None:
         """Write the node's configuration files."""
         self.home.mkdir(mode=0o700, exist_ok=True)
-        self._follow_the_folder()
+        self._update_moved_paths()
         cookie = self.home / ".erlang.cookie"
         cookie.unlink(missing_ok=True)
         cookie.write_text(self._cookie)
@@ -83,7 +82,7 @@ management.tcp.port = {self._ports["management"]}
 load_definitions = {self.home}/definitions.json
 log.file = false
 log.console = true
-# `flixtrail watch` wants fresh figures: measured every 250 ms, collected every second (5 by default).
+# `flixtrail watch` needs fresh figures: measured every 250 ms, collected every second (5 by default).
 collect_statistics_interval = 250
 management.sample_retention_policies.global.minute = 1
 management.sample_retention_policies.global.hour = 60
@@ -93,10 +92,10 @@ management.sample_retention_policies.detailed.minute = 1
 """)
 
     def _name_on_disk(self) -> str | None:
-        """Return the name under which the node has stored its data. Under another name it would not find them."""
+        """Return the name under which the node has stored its data. Under another name it does not find them."""
         return next((folder.name for folder in sorted((self.home / "data" / "quorum").glob("*@*"))), None)
 
-    def _follow_the_folder(self) -> None:
+    def _update_moved_paths(self) -> None:
         """Adapt the data after the state folder was moved: each quorum queue has a file with the full path of its log.
 
         With the old path RabbitMQ does not find the log, and refuses every consumer (541 INTERNAL_ERROR).
@@ -134,7 +133,7 @@ management.sample_retention_policies.detailed.minute = 1
         return Part(
             name="epmd",
             argv=(str(program), "-port", str(self._ports["epmd"])),
-            environment=clean(ERL_EPMD_ADDRESS="127.0.0.1"),
+            environment=inherited_environment(ERL_EPMD_ADDRESS="127.0.0.1"),
             priority=10,
         )
 
@@ -163,7 +162,7 @@ management.sample_retention_policies.detailed.minute = 1
             "RABBITMQ_PID_FILE": f"{home}/node.pid",
             "RABBITMQ_LOG_BASE": f"{home}/log",
             "RABBITMQ_LOGS": "-",
-            # The script then becomes the node itself. Otherwise a shell would wait for the node, and read our input.
+            # The script then becomes the node itself. Otherwise a shell waits for the node, and reads our input.
             "RABBITMQ_ALLOW_INPUT": "1",
             "RABBITMQ_SERVER_START_ARGS": "-noinput +B i",
             "ERL_EPMD_PORT": str(self._ports["epmd"]),
@@ -175,7 +174,7 @@ management.sample_retention_policies.detailed.minute = 1
         return Part(
             name="rabbitmq",
             argv=(str(script),),
-            environment=clean(**environment),
+            environment=inherited_environment(**environment),
             priority=20,
             # Within 0.1 s it has closed its listeners and its stores. After that, RabbitMQ 3.10 waits 8 s for parts of
             # its own. Confirmed messages are on the disk, so killing it does no harm.
@@ -184,9 +183,9 @@ management.sample_retention_policies.detailed.minute = 1
 
     def is_ready(self) -> bool:
         """Return whether it accepts AMQP connections. It opens this port last."""
-        return ports.answers(self._ports["amqp"])
+        return ports.is_listening(self._ports["amqp"])
 
-    def knows_its_queues(self) -> bool:
+    def queue_names_on_disk(self) -> bool:
         """Return whether the queues' names are on the disk. RabbitMQ writes the names of new quorum queues with a
         delay.
 

@@ -6,17 +6,17 @@ from urllib.parse import urlsplit
 
 from rich.markup import escape
 
-from local.pasteable_commands import here, program
+from local.pasteable_commands import cd_command, flixtrail_command
 from local.rabbitmq_programs import HOW_TO_INSTALL
 from local.stack import Stack
 
 LEARNER_MODE = f"""\
-[bold]Learner mode[/]: the messages lie in PostgreSQL (pgmq), there is no RabbitMQ here. Recording, any number of
-workers and redelivery after kill -9 work. Absent: publisher confirms, the broker's dead letters, Flower.
+[bold]Learner mode[/]: the messages are in PostgreSQL (pgmq). There is no RabbitMQ. Recording, any number of
+workers and redelivery after kill -9 work. Publisher confirms, the broker's dead letters and Flower do not.
 To see those, install RabbitMQ and start again.  {HOW_TO_INSTALL}"""
 
 
-def greeting(stack: Stack) -> str:
+def ready_message(stack: Stack) -> str:
     """Return several lines in rich's markup."""
     lines = [f"  the library       {stack.addresses.web_url}"]
     if stack.has_flower:
@@ -27,15 +27,15 @@ def greeting(stack: Stack) -> str:
     lines += [f"  logs              {escape(str(stack.state.logs))}", ""]
     if stack.learner_mode:
         lines += [LEARNER_MODE, ""]
-    flixtrail = escape(program(stack.state.folder))
+    flixtrail = escape(flixtrail_command(stack.state.folder))
     lines += [
         "See a worker die and another one take over its messages, in a second terminal:",
-        f"  {escape(here())}",
+        f"  {escape(cd_command())}",
         f"  {flixtrail} tour            step by step",
         "Or by hand, in three terminals:",
         f"  {flixtrail} watch           the work queue, live",
         f"  {flixtrail} send --slow     views for a minute, slow enough to watch",
-        f"  {flixtrail} workers kill    kill -9 the worker that holds most: another one gets its messages",
+        f"  {flixtrail} workers kill    kill -9 the worker with the most messages: another one gets them",
         "Ctrl-C stops everything.",
     ]
     return "\n".join(lines)

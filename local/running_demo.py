@@ -8,12 +8,12 @@ from typing import Any
 import psutil
 
 from local import service_parts
-from local.errors import DemoError, NotRunning
+from local.errors import DemoError, NotRunning, SupervisorUnreachable
 from local.part import PartStatus
 from local.queue import Queue, queue_of
 from local.state import State
-from local.suggestions import meant
-from local.supervisor import Supervisor, SupervisorAway, servers, tree
+from local.suggestions import did_you_mean
+from local.supervisor import Supervisor, process_tree, web_processes
 from local.view_counts import History
 
 
@@ -28,7 +28,7 @@ class Worker:
     metrics_url: str | None
 
 
-class Running:
+class RunningDemo:
     """A running demo. Raises NotRunning if none runs on that state folder."""
 
     def __init__(self, state: State) -> None:
@@ -38,7 +38,7 @@ class Running:
         self._history: History | None = None
         try:
             self.status()
-        except SupervisorAway:
+        except SupervisorUnreachable:
             raise NotRunning(
                 f"The demo on {state.folder} is gone (it was killed?). `make demo` starts it again, with its history."
             ) from None
@@ -56,7 +56,7 @@ class Running:
         """Whether the messages are in PostgreSQL."""
         return bool(self.document["broker"]["kind"] == "embedded")
 
-    def app_began_at(self) -> float:
+    def streaming_app_started_at(self) -> float:
         """When the streaming app was last started, in seconds since 1970. Its counters begin at that time."""
         try:
             return (self.state.parts / f"{service_parts.WEB}.pid").stat().st_mtime  # written by local/launcher.py
@@ -67,7 +67,7 @@ class Running:
         """Return how many views received since then are stored. None while the database does not answer."""
         if self._history is None:
             self._history = History(self.database_url)
-        return self._history.stored(self.app_began_at())
+        return self._history.stored(self.streaming_app_started_at())
 
     def queue(self) -> Queue:
         """Return the work queue."""
@@ -91,10 +91,10 @@ class Running:
                 return worker
         names = [worker.name for worker in workers]
         there = f"there are {', '.join(names)}" if names else "there is none"
-        raise DemoError(f"NAME: there is no worker {name!r}; {there}.{meant(name, names)}")
+        raise DemoError(f"NAME: there is no worker {name!r}; {there}.{did_you_mean(name, names)}")
 
     def _worker(self, part: PartStatus) -> Worker:
-        processes = tree(part.pid)
+        processes = process_tree(part.pid)
         if not processes:
             state = "stopped" if part.stopped else "starting"
         elif _is_frozen(processes[0]):
@@ -152,7 +152,7 @@ def _is_frozen(process: psutil.Process) -> bool:
 
 
 def _pids(status: dict[str, PartStatus], name: str) -> list[int]:
-    return [process.pid for process in servers(_pid(status, name))]
+    return [process.pid for process in web_processes(_pid(status, name))]
 
 
 def _pid(status: dict[str, PartStatus], name: str | None) -> int | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from local import ports
-from local.environment import clean
+from local.environment import inherited_environment
 from local.part import Part
 from local.state import State
 
@@ -50,7 +50,7 @@ class Addresses:
 
 def web(state: State, addresses: Addresses, videos: Path | None) -> Part:
     """Return the streaming app. It does not get the address of the history database."""
-    environment = clean(
+    environment = inherited_environment(
         HOST="127.0.0.1",
         PORT=str(addresses.web_port),
         VIDEOS=str(videos or ""),
@@ -77,7 +77,7 @@ def _without_password(url: str) -> str:
 
 def history_api(state: State, addresses: Addresses) -> Part:
     """Return the history API, which serves what was watched."""
-    environment = clean(
+    environment = inherited_environment(
         DATABASE_URL=addresses.database_url,
         HISTORY_API_HOST="127.0.0.1",
         HISTORY_API_PORT=str(addresses.history_api_port),
@@ -90,7 +90,7 @@ def history_api(state: State, addresses: Addresses) -> Part:
 
 def worker(state: State, name: str, addresses: Addresses) -> Part:
     """Return one history worker."""
-    metrics_port = ports.keep(state, (name,))[name]
+    metrics_port = ports.allocate(state, (name,))[name]
     celery: tuple[str, ...] = (sys.executable, "-m", "celery")
     if addresses.management_url:
         # Our own RabbitMQ may still be starting, so the worker waits for its port.
@@ -141,4 +141,4 @@ def migrations() -> tuple[str, ...]:
 
 def service_environment(addresses: Addresses) -> dict[str, str]:
     """Return the variables that a worker and the migrations need."""
-    return clean(AMQP_URL=addresses.broker_url, DATABASE_URL=addresses.database_url)
+    return inherited_environment(AMQP_URL=addresses.broker_url, DATABASE_URL=addresses.database_url)

@@ -1,4 +1,4 @@
-"""Stops the demo step by step. First nothing new is accepted, then what was accepted is written."""
+"""Stops the demo step by step. First nothing new is accepted, then accepted views are written."""
 
 from __future__ import annotations
 
@@ -11,27 +11,24 @@ from time import sleep
 import psutil
 
 from local import service_parts
+from local.errors import StopNow, SupervisorUnreachable
 from local.part import PartStatus
-from local.supervisor import POLL_S, Supervisor, SupervisorAway, tree
-from local.terminal_output import Teller
+from local.supervisor import POLL_INTERVAL_S, Supervisor, process_tree
+from local.terminal_output import TerminalOutput
 
 #: Seconds for the supervisor to end. Without parts it needs half a second.
 SUPERVISOR_STOP_S = 3
 
 
-class HurryUp(Exception):
-    """Ctrl-C was pressed a second time. A step raises it; the remaining parts are then killed."""
+class Shutdown:
+    """Stops all parts and the supervisor. `stop_now` returns whether Ctrl-C was pressed a second time."""
 
-
-class Ladder:
-    """Stops all parts and the supervisor. `hurry` returns whether Ctrl-C was pressed a second time."""
-
-    def __init__(self, supervisor: Supervisor, teller: Teller, hurry: Callable[[], bool]) -> None:
+    def __init__(self, supervisor: Supervisor, output: TerminalOutput, stop_now: Callable[[], bool]) -> None:
         self._supervisor = supervisor
-        self._teller = teller
-        self._hurry = hurry
+        self._output = output
+        self._stop_now = stop_now
 
-    def climb_down(self, supervisord: subprocess.Popen[bytes]) -> None:
+    def run(self, supervisord: subprocess.Popen[bytes]) -> None:
         """Stop everything and return when supervisord is gone. If a step failed, some parts may be left:
         `leftover_processes` ends them.
         """
@@ -40,10 +37,10 @@ class Ladder:
                 self._steps()
                 with suppress(subprocess.TimeoutExpired):
                     supervisord.wait(SUPERVISOR_STOP_S)
-        except SupervisorAway:
+        except SupervisorUnreachable:
             pass
-        except HurryUp:
-            self._teller.say("killing what is left")
+        except StopNow:
+            self._output.print("killing what is left")
         supervisord.kill()
         supervisord.wait()
 
@@ -52,7 +49,7 @@ class Ladder:
         workers = [name for name in status if name.startswith(service_parts.WORKER)]
         thaw(status, workers)
         self._stop("the streaming app: nothing new is accepted", [service_parts.WEB])
-        self._stop("the history workers: what they hold is written or goes back", workers)
+        self._stop("the history workers: their messages are written or requeued", workers)
         self._stop("the history API, Flower", [service_parts.HISTORY_API, service_parts.FLOWER])
         self._stop("the broker, the database", ["rabbitmq", "postgres"])
         self._stop("", ["epmd"])
@@ -62,19 +59,19 @@ class Ladder:
         status = self._supervisor.status()
         running = [name for name in names if name in status and not status[name].stopped]
         if what and running:
-            self._teller.say(f"stopping {what}")
+            self._output.print(f"stopping {what}")
         for name in running:
             self._supervisor.stop(name)
         # If a part takes longer than its `stop_wait_s`, the supervisor kills it.
         while any(self._supervisor.status()[name].pid for name in running):
-            if self._hurry():
-                raise HurryUp
-            sleep(POLL_S)
+            if self._stop_now():
+                raise StopNow
+            sleep(POLL_INTERVAL_S)
 
 
 def thaw(status: dict[str, PartStatus], names: Sequence[str]) -> None:
-    """Let frozen processes continue. Otherwise they would not react to the signal that stops them."""
+    """Let frozen processes continue. Otherwise they do not react to the signal that stops them."""
     for name in names:
-        for process in tree(status[name].pid):
+        for process in process_tree(status[name].pid):
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGCONT)

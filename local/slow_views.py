@@ -25,10 +25,10 @@ from view_events.event import new_event_id
 #: the 8 s after which a worker considers a statement stuck (service/database.py).
 TURN_S = 2
 #: If this program is stopped or dies, PostgreSQL ends the transaction after this time.
-ENDS_BY_ITSELF_MS = 5_000
+IDLE_TIMEOUT_MS = 5_000
 CONNECT_TIMEOUT_S = 2
 
-LOCK = (
+INSERT = (
     "INSERT INTO view_events (event_id, viewer_id, video_id, playback_id, kind, position_s, at, received_at)"
     " VALUES (%(event_id)s, %(viewer_id)s, %(video_id)s, %(playback_id)s, %(kind)s, %(position_s)s, now(), now())"
 )
@@ -48,20 +48,20 @@ def send_slowly(
     Each accepted id is added to `accepted` as soon as its answer is there.
     """
     left: list[View] = []
-    holds = (Hold(database_url), Hold(database_url))
+    transactions = (LockingTransaction(database_url), LockingTransaction(database_url))
     try:
-        for hold in cycle(holds):
+        for transaction in cycle(transactions):
             turn = [*left, *islice(views, round(rate * TURN_S) - len(left))]
             if not turn:
                 break
-            hold.take(turn)
+            transaction.lock(turn)
             left = _send(turn, post, rate, accepted)
-            (other,) = (one for one in holds if one is not hold)
-            other.let_go()
+            (other,) = (one for one in transactions if one is not transaction)
+            other.roll_back()
         sleep(TURN_S if accepted else 0)
     finally:
-        for hold in holds:
-            hold.let_go()
+        for transaction in transactions:
+            transaction.roll_back()
 
 
 def _send(turn: list[View], post: Callable[[list[View]], list[str]], rate: float, accepted: list[str]) -> list[View]:
@@ -79,28 +79,28 @@ def _send(turn: list[View], post: Callable[[list[View]], list[str]], rate: float
     return []
 
 
-class Hold:
+class LockingTransaction:
     """A transaction that locks the ids of views."""
 
     def __init__(self, database_url: str) -> None:
         self._url = database_url
         self._connection: psycopg.Connection | None = None
 
-    def take(self, views: list[View]) -> None:
+    def lock(self, views: list[View]) -> None:
         """Lock the ids of these views. If the database is away, no lock is needed: workers then keep all messages
         unacknowledged.
         """
-        self.let_go()
+        self.roll_back()
         with suppress(psycopg.Error):
             self._connection = psycopg.connect(
                 self._url,
                 connect_timeout=CONNECT_TIMEOUT_S,
-                options=f"-c idle_in_transaction_session_timeout={ENDS_BY_ITSELF_MS} -c statement_timeout=2000",
+                options=f"-c idle_in_transaction_session_timeout={IDLE_TIMEOUT_MS} -c statement_timeout=2000",
             )
             with self._connection.cursor() as cursor:
-                cursor.executemany(LOCK, views)
+                cursor.executemany(INSERT, views)
 
-    def let_go(self) -> None:
+    def roll_back(self) -> None:
         """Roll the transaction back. Nothing of it is stored."""
         if self._connection is not None:
             with suppress(psycopg.Error):

@@ -13,45 +13,45 @@ from collections.abc import Callable
 from time import monotonic, sleep
 
 from local import leftover_processes, ports, service_parts, view_counts
-from local.errors import DemoError, Interrupted, PartFailed, PortTaken
+from local.errors import BrokerUnreachable, DemoError, Interrupted, PartFailed, PortTaken, SupervisorUnreachable
 from local.part import Part
-from local.part_monitor import Guard
+from local.part_monitor import PartMonitor
 from local.postgres import MESSAGES, Postgres
-from local.queue import Queue, QueueAway, queue_of
+from local.queue import Queue, queue_of
 from local.rabbitmq import RabbitMQ
 from local.rabbitmq_programs import HOW_TO_INSTALL, is_installed
 from local.settings import DemoSettings
-from local.shutdown import Ladder
+from local.shutdown import Shutdown
 from local.state import State
-from local.supervisor import POLL_S, Supervisor, SupervisorAway, servers
-from local.terminal_output import Teller
+from local.supervisor import POLL_INTERVAL_S, Supervisor, web_processes
+from local.terminal_output import TerminalOutput
 from service.waiting import wait_until
 
-#: Seconds for a part to start. A slow machine needs ten; after this, look at the log.
+#: Seconds for a part to start. A slow machine needs ten.
 START_TIMEOUT_S = 90
 
-#: Seconds to wait until a new queue's name is on the disk. RabbitMQ 3.10 needs three. If a version stores it elsewhere,
-#: the demo waits no longer than this. Only the first start on a state folder waits.
-NAME_ON_DISK_S = 6
+#: Seconds to wait until a new queue's name is on the disk. RabbitMQ 3.10 needs three. If a version of RabbitMQ stores
+#: the name elsewhere, the demo waits no longer than this. Only the first start on a state folder waits.
+QUEUE_NAME_TIMEOUT_S = 6
 
-#: Seconds between two checks of a running demo. supervisord looks for dead parts after every request, so this is how
+#: Seconds between two checks of a running demo. supervisord checks for dead parts after every request, so this is how
 #: long a part may stay dead. Ten checks a second took 4 % of a core (docs/decisions/0003-supervisor.md).
-GUARD_EVERY_S = 0.25
+MONITOR_INTERVAL_S = 0.25
 
 #: `make` passes SIGTERM on to a program that may have got it already. Two signals within this time (seconds) count as
 #: one.
-SAME_REQUEST_S = 1
+SAME_SIGNAL_S = 1
 
 
 class Stack:
     """One demo, from its first process to its last."""
 
-    def __init__(self, settings: DemoSettings, state: State, teller: Teller) -> None:
+    def __init__(self, settings: DemoSettings, state: State, output: TerminalOutput) -> None:
         self.settings = settings
         self.state = state
-        self.teller = teller
-        self._asked_to_stop: float | None = None
-        self._hurry = False
+        self.output = output
+        self._stop_requested_at: float | None = None
+        self._stop_now = False
         self.rabbitmq: RabbitMQ | None = None
         self.postgres: Postgres | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -59,29 +59,29 @@ class Stack:
     def ask_to_stop(self) -> None:
         """Handle Ctrl-C or SIGTERM: the first stops everything in order, a later one at once."""
         now = monotonic()
-        if self._asked_to_stop is None:
-            self._asked_to_stop = now
-        elif now - self._asked_to_stop > SAME_REQUEST_S:
-            self._hurry = True
+        if self._stop_requested_at is None:
+            self._stop_requested_at = now
+        elif now - self._stop_requested_at > SAME_SIGNAL_S:
+            self._stop_now = True
 
     # -- start ----------------------------------------------------------------------------------------
 
-    def clear(self) -> None:
+    def end_leftovers(self) -> None:
         """End what an earlier demo on this state left behind (after kill -9), and make the folders again."""
         data = self.state.folder / "postgres"
         ended = leftover_processes.end(leftover_processes.processes(self.state.folder, works_in=data))
         if ended:
-            self.teller.say(f"ended {ended} processes that an earlier demo left behind")
+            self.output.print(f"ended {ended} processes that an earlier demo left behind")
         # Its process id may by chance belong to another process now. No process works in that folder any more.
         (data / "postmaster.pid").unlink(missing_ok=True)
-        self.state.forget()
-        self.state.prepare()
+        self.state.remove_runtime_files()
+        self.state.make_subfolders()
 
     def start(self) -> None:
         """Start everything and return when views can be recorded. Raises DemoError, or Interrupted when
         asked to stop.
         """
-        if why := ports.why_not(self.settings.port):
+        if why := ports.bind_error(self.settings.port):
             raise PortTaken(f"PORT: {why}")
         self.supervisor = Supervisor(self.state)
         self._launch_supervisor()
@@ -97,12 +97,12 @@ class Stack:
             self.supervisor.add(self.worker(f"{service_parts.WORKER}{number}"))
         if self.rabbitmq:
             self._wait("RabbitMQ", self.rabbitmq.is_ready, "rabbitmq")
-        self._publish()
+        self._write_addresses()
         self._wait("a history worker", self._is_consumed, f"{service_parts.WORKER}1")
         self._wait("the streaming app", self._web_is_ready, service_parts.WEB)
         if self.rabbitmq:
-            rabbitmq, given_up_at = self.rabbitmq, monotonic() + NAME_ON_DISK_S
-            self._wait("RabbitMQ's disk", lambda: rabbitmq.knows_its_queues() or monotonic() > given_up_at)
+            rabbitmq, give_up_at = self.rabbitmq, monotonic() + QUEUE_NAME_TIMEOUT_S
+            self._wait("RabbitMQ's disk", lambda: rabbitmq.queue_names_on_disk() or monotonic() > give_up_at)
         if self.has_flower:
             self.supervisor.add(service_parts.flower(self.state, self.addresses))
 
@@ -139,10 +139,10 @@ class Stack:
         def answers() -> bool:
             try:
                 self.supervisor.status()
-            except SupervisorAway:
+            except SupervisorUnreachable:
                 if process.poll() is not None:
                     raise PartFailed(self.state.end_of_log("supervisord", "did not start")) from None
-                if self._asked_to_stop is not None:
+                if self._stop_requested_at is not None:
                     raise Interrupted("stopped while it was starting") from None
                 return False
             return True
@@ -171,7 +171,7 @@ class Stack:
         self.postgres.create_databases(learner_mode=self.learner_mode)
 
     def _addresses(self) -> service_parts.Addresses:
-        chosen = ports.keep(self.state, ("history_api", "flower"))
+        chosen = ports.allocate(self.state, ("history_api", "flower"))
         if self.settings.amqp_url:
             broker_url = self.settings.amqp_url
         elif self.rabbitmq:
@@ -206,7 +206,7 @@ class Stack:
         if process.returncode:
             raise PartFailed(self.state.end_of_log("migrations", f"ended with status {process.returncode}"))
 
-    def _publish(self) -> None:
+    def _write_addresses(self) -> None:
         """Write the addresses of the parts to a file for the command line."""
         addresses = self.addresses
         flower = {
@@ -234,7 +234,7 @@ class Stack:
         """Return whether a worker consumes messages."""
         try:
             return self.queue.consumers() > 0
-        except QueueAway:
+        except BrokerUnreachable:
             return False
 
     def _wait(self, what: str, is_ready: Callable[[], bool], part: str = "supervisord") -> None:
@@ -247,36 +247,35 @@ class Stack:
         def checked() -> bool:
             if is_ready():
                 return True
-            if self._asked_to_stop is not None:
+            if self._stop_requested_at is not None:
                 raise Interrupted("stopped while it was starting")
             failed = [part.name for part in self.supervisor.status().values() if part.failed]
             if failed:
                 raise PartFailed(self.state.end_of_log(failed[0], "did not start"))
             return False
 
-        with self.teller.waiting(what):
-            if not wait_until(checked, START_TIMEOUT_S, poll_interval_s=POLL_S):
+        with self.output.waiting_for(what):
+            if not wait_until(checked, START_TIMEOUT_S, poll_interval_s=POLL_INTERVAL_S):
                 late = f"is what {what} comes from, which was not there after {START_TIMEOUT_S} s"
                 raise PartFailed(self.state.end_of_log(part, late))
 
     def _web_is_ready(self) -> bool:
         """Return whether every process of the streaming app accepts views, because any of them may get a request."""
-        processes = servers(self.supervisor.status()[service_parts.WEB].pid)[1:]
+        processes = web_processes(self.supervisor.status()[service_parts.WEB].pid)[1:]
         return bool(processes) and view_counts.connected_processes(self.addresses.web_url) >= len(processes)
 
     # -- while it runs, and when it stops --------------------------------------------------------------
 
     def watch(self) -> None:
         """Watch the parts until the demo is asked to stop."""
-        guard = Guard(self.supervisor, self.teller, self._launch_supervisor)
-        while self._asked_to_stop is None:
-            guard.look(stopping=lambda: self._asked_to_stop is not None)
-            sleep(GUARD_EVERY_S)
+        monitor = PartMonitor(self.supervisor, self.output, self._launch_supervisor)
+        while self._stop_requested_at is None:
+            monitor.check(stopping=lambda: self._stop_requested_at is not None)
+            sleep(MONITOR_INTERVAL_S)
 
     def stop(self) -> None:
         """Stop everything: in order, or at once when asked a second time. Returns when no process is left."""
         if self._process:
-            ladder = Ladder(self.supervisor, self.teller, hurry=lambda: self._hurry)
-            ladder.climb_down(self._process)
+            Shutdown(self.supervisor, self.output, stop_now=lambda: self._stop_now).run(self._process)
         leftover_processes.end(leftover_processes.processes(self.state.folder, works_in=self.state.folder / "postgres"))
-        self.state.forget()
+        self.state.remove_runtime_files()

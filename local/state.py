@@ -37,9 +37,9 @@ from service.atomic_file import write_whole
 LOG_TAIL = 15
 #: The path of a Unix socket may have 107 bytes (Linux; 103 on macOS). `/run/supervisor/supervisor.sock.` and a process
 #: id take 40 of them.
-LONGEST_PLAIN_FOLDER = 60
+MAX_SAFE_PATH = 60
 #: Characters that are safe in every URL, configuration file and program that gets the folder's name.
-PLAIN_PATH = re.compile(r"[A-Za-z0-9/._-]+")
+SAFE_PATH = re.compile(r"[A-Za-z0-9/._-]+")
 #: Where a short name of the state folder may be made.
 SHORT_PLACES = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 (whose it is, is checked before its use)
 #: Free bytes that a new demo needs at its start: 40 MB of database, 16 MB of its journal, sample clips, RabbitMQ's
@@ -69,7 +69,7 @@ class State:
             tempfile.TemporaryFile(dir=self.folder).close()
             owner, free = self.folder.stat().st_uid, shutil.disk_usage(self.folder).free
         except OSError as error:
-            raise self.unusable(error) from None
+            raise self.write_error(error) from None
         if owner != os.geteuid():
             raise DemoError(f"STATE: {self.folder} belongs to another user; choose another folder with STATE=")
         if free < NEEDED_BYTES:
@@ -78,15 +78,15 @@ class State:
                 f"{NEEDED_BYTES // 1_000_000} MB. Choose a folder on another disk with STATE="
             )
 
-    def unusable(self, error: OSError) -> DemoError:
+    def write_error(self, error: OSError) -> DemoError:
         """Describe a file of the state folder that cannot be made, read or written."""
         reason = "the disk is full" if error.errno in {errno.ENOSPC, errno.EDQUOT} else error.strerror
         where = error.filename if isinstance(error.filename, str) else str(self.folder)
         if tempfile.gettempprefix() in Path(where).name:
-            where = str(self.folder)  # the short name would tell the user nothing
+            where = str(self.folder)  # the user does not know the temporary file
         return DemoError(f"STATE: cannot write to {where}: {reason}. Choose another folder with STATE=")
 
-    def prepare(self) -> None:
+    def make_subfolders(self) -> None:
         """Make the sub-folders."""
         try:
             # PostgreSQL does not run as root, and must pass through `run/` to its own socket.
@@ -96,14 +96,14 @@ class State:
             for log in self.logs.iterdir():
                 log.chmod(0o600)
         except OSError as error:
-            raise self.unusable(error) from None
+            raise self.write_error(error) from None
 
     def log(self, part: str) -> Path:
         """Return the file for a part's output."""
         return self.logs / f"{part}.log"
 
     def open_log(self, part: str) -> BinaryIO:
-        """Open a part's log for appending. Only its owner may read it, because it says who watched what."""
+        """Open a part's log for appending. Only its owner may read it, because it shows who watched what."""
         return os.fdopen(os.open(self.log(part), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "ab")
 
     def end_of_log(self, part: str, what_happened: str) -> str:
@@ -112,17 +112,17 @@ class State:
         lines = log.read_text(errors="replace").splitlines()[-LOG_TAIL:] if log.exists() else []
         return "\n".join([f"{part} {what_happened}. The end of {log}:", *(f"  | {line}" for line in lines)])
 
-    # -- a name that every program takes --------------------------------------------------------------
+    # -- a path that every program accepts -------------------------------------------------------------
 
     @cached_property
-    def plain(self) -> Path:
+    def safe_path(self) -> Path:
         """The state folder under a short name of plain characters: its own name, or a symbolic link to it.
 
         The programs of the demo read names differently. RabbitMQ reads its configuration as latin-1. Its scripts and
         supervisord split names at spaces or `%`. A socket's path has at most 107 bytes, and a path of PostgreSQL 1,024.
         So all of them get this name.
         """
-        if len(str(self.folder)) <= LONGEST_PLAIN_FOLDER and PLAIN_PATH.fullmatch(str(self.folder)):
+        if len(str(self.folder)) <= MAX_SAFE_PATH and SAFE_PATH.fullmatch(str(self.folder)):
             return self.folder
         folder = self._short_folder()
         link = folder / "state"
@@ -160,7 +160,7 @@ class State:
 
     def socket_folder(self, purpose: str, owner: int | None = None) -> Path:
         """Make a folder for Unix sockets below `run/`, of mode 0700 and owned by `owner`."""
-        folder = self.plain / "run" / purpose
+        folder = self.safe_path / "run" / purpose
         owner = os.geteuid() if owner is None else owner
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.is_symlink() or folder.stat().st_uid not in {owner, os.geteuid()}:
@@ -182,7 +182,7 @@ class State:
             os.ftruncate(descriptor, 0)
             os.write(descriptor, str(os.getpid()).encode())
         except OSError as error:
-            raise self.unusable(error) from None
+            raise self.write_error(error) from None
         try:
             yield
         finally:
@@ -211,12 +211,12 @@ class State:
             raise _damaged(path, "it names no demo")
         return found
 
-    def forget(self) -> None:
+    def remove_runtime_files(self) -> None:
         """Remove what only a running demo has."""
         (self.folder / "state.json").unlink(missing_ok=True)
         for folder in (self.run, *(Path(place, self._short_name) for place in SHORT_PLACES)):
             shutil.rmtree(folder, ignore_errors=True)
-        self.__dict__.pop("plain", None)  # the link is gone, so it must be made again
+        self.__dict__.pop("safe_path", None)  # the link is gone, so it must be made again
         metrics_files.remove_abandoned()
 
     def revoke(self, token_id: str) -> None:

@@ -1,6 +1,6 @@
 """The supervisor of all parts: `supervisord`, controlled over its Unix socket (docs/decisions/0003-supervisor.md).
 
-It restarts a part that died, writes and rotates logs, and stops parts when told to. `local.stack` decides
+It restarts a part that died, writes and rotates logs, and stops parts on request. `local.stack` decides
 when to start and stop which part.
 """
 
@@ -19,19 +19,19 @@ from xmlrpc.client import Fault, ServerProxy
 import psutil
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
-from local.environment import PYTHON, compile_sources
-from local.errors import DemoError
+from local.environment import PYTHON_VARIABLES, compile_sources
+from local.errors import DemoError, SupervisorUnreachable
 from local.leftover_processes import PART_MARK, STATE_MARK
 from local.part import Part, PartStatus, part_section, status_of, supervisor_section
 from local.state import State, read_json, write_json
 
-#: supervisord looks for dead parts once a second, and after every request. With a request this often, it restarts a
+#: supervisord checks for dead parts once a second, and after every request. With a request this often, it restarts a
 #: dead part within a tenth of a second (docs/decisions/0003-supervisor.md).
-POLL_S = 0.1
+POLL_INTERVAL_S = 0.1
 
 
 class Supervisor:
-    """The running supervisor of one state folder. Every method raises SupervisorAway if it does not answer."""
+    """The running supervisor of one state folder. Every method raises SupervisorUnreachable if it does not answer."""
 
     def __init__(self, state: State) -> None:
         self.state = state
@@ -48,7 +48,7 @@ class Supervisor:
             "-m",
             "supervisor.supervisord",
             "-c",
-            str(self.state.plain / "run" / "supervisord.conf"),
+            str(self.state.safe_path / "run" / "supervisord.conf"),
         ]
         if setpriv := shutil.which("setpriv"):
             argv = [setpriv, "--pdeathsig", "TERM", *argv]
@@ -62,7 +62,7 @@ class Supervisor:
                 start_new_session=True,
                 umask=0o077,  # logs say who watched what, so only their owner may read them
                 cwd=self.state.run,
-                env={**os.environ, **PYTHON, STATE_MARK: str(self.state.folder)},
+                env={**os.environ, **PYTHON_VARIABLES, STATE_MARK: str(self.state.folder)},
             )
 
     def _configure(self) -> None:
@@ -111,7 +111,7 @@ class Supervisor:
         self._call("stopProcess", name, False, ignore=Faults.NOT_RUNNING)  # noqa: FBT003
 
     def status(self) -> dict[str, PartStatus]:
-        """Return all parts by name. The request also makes the supervisor look for dead parts."""
+        """Return all parts by name. The request also makes the supervisor check for dead parts."""
         return {info["name"]: status_of(info) for info in self._call("getAllProcessInfo")}
 
     def shutdown(self) -> None:
@@ -126,17 +126,13 @@ class Supervisor:
                 return None
             raise DemoError(f"supervisor: {method}{arguments}: {fault.faultString}") from None
         except (OSError, HTTPException) as error:
-            raise SupervisorAway(f"the supervisor does not answer: {error}") from None
+            raise SupervisorUnreachable(f"the supervisor does not answer: {error}") from None
         finally:
             # A connection that failed once keeps failing, and a new one to a Unix socket costs nothing.
             self._transport.close()
 
 
-class SupervisorAway(DemoError):
-    """supervisord does not answer: it has not started yet, or it is gone."""
-
-
-def tree(pid: int | None) -> list[psutil.Process]:
+def process_tree(pid: int | None) -> list[psutil.Process]:
     """Return a part's process and all its descendants. Nothing if it is gone."""
     if pid is None:
         return []
@@ -147,7 +143,7 @@ def tree(pid: int | None) -> list[psutil.Process]:
         return []
 
 
-def servers(pid: int | None) -> list[psutil.Process]:
+def web_processes(pid: int | None) -> list[psutil.Process]:
     """Return a web service's process and its request processes, without the processes that these start
     to read videos.
     """

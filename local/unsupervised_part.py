@@ -52,21 +52,21 @@ class Program:
         process, self._process = self._process, None
         if process is None:
             return
-        below = self._below(process.pid)
+        descendants = self._descendants(process.pid)
         process.send_signal(signal.Signals[f"SIG{self._part.stop_signal}"])
         try:
             process.wait(self._part.stop_wait_s)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        leftover_processes.end(child for child in below if child.is_running())
+        leftover_processes.end(child for child in descendants if child.is_running())
 
     def processes(self) -> list[psutil.Process]:
         """Return its process and all descendants."""
         if self._process is None:
             return []
         try:
-            return [psutil.Process(self._process.pid), *self._below(self._process.pid)]
+            return [psutil.Process(self._process.pid), *self._descendants(self._process.pid)]
         except psutil.NoSuchProcess:
             return []
 
@@ -86,7 +86,7 @@ class Program:
             raise PartFailed(self._state.end_of_log(self.name, f"is up, but {what} took over {START_TIMEOUT_S} s"))
 
     @staticmethod
-    def _below(pid: int) -> list[psutil.Process]:
+    def _descendants(pid: int) -> list[psutil.Process]:
         try:
             return psutil.Process(pid).children(recursive=True)
         except psutil.NoSuchProcess:

@@ -25,7 +25,7 @@ class Step:
 
 
 @dataclass
-class Story:
+class ViewTrace:
     """Everything that the logs say about a view, in order of time."""
 
     event_id: str
@@ -40,18 +40,18 @@ class Story:
         return next((step for step in reversed(self.steps) if step.what in what), None)
 
 
-def story(event_id: str, logs: Sequence[Log]) -> Story:
+def trace_view(event_id: str, logs: Sequence[Log]) -> ViewTrace:
     """Read the logs three times: for lines with the view's id, for lines with its trace id, and for what happened to
     its tasks.
     """
-    told = Story(event_id)
+    trace = ViewTrace(event_id)
     for line in _lines(logs, [event_id]):
-        _note_ids(told, line)
-    about = _follow_trace(told, logs) if told.trace_ids else []
-    words = [event_id, *told.task_ids, *told.maybe_task_ids]
-    about += [line for line in _lines(logs, words) if _is_about(told, line)]
-    told.steps = sorted((_step(told, line) for line in about), key=lambda step: step.time)
-    return told
+        _collect_ids(trace, line)
+    about = _follow_trace(trace, logs) if trace.trace_ids else []
+    words = [event_id, *trace.task_ids, *trace.maybe_task_ids]
+    about += [line for line in _lines(logs, words) if _is_about(trace, line)]
+    trace.steps = sorted((_step(trace, line) for line in about), key=lambda step: step.time)
+    return trace
 
 
 def _lines(logs: Sequence[Log], words: Sequence[str]) -> Iterator[Line]:
@@ -59,15 +59,15 @@ def _lines(logs: Sequence[Log], words: Sequence[str]) -> Iterator[Line]:
         yield from log.lines_with(words)
 
 
-def _note_ids(told: Story, line: Line) -> None:
-    traces = [trace for trace, ids in _views(line).items() if told.event_id in ids]
-    if line.fields.get("event_id") == told.event_id:
-        traces.append(line.fields.get("trace_id") or "")
-    told.trace_ids += [trace for trace in traces if len(trace) > 1 and trace not in told.trace_ids]
-    told.task_ids += [task_id for task_id in _task_ids(line) if task_id not in told.task_ids]
+def _collect_ids(trace: ViewTrace, line: Line) -> None:
+    trace_ids = [trace_id for trace_id, ids in _views(line).items() if trace.event_id in ids]
+    if line.fields.get("event_id") == trace.event_id:
+        trace_ids.append(line.fields.get("trace_id") or "")
+    trace.trace_ids += [one for one in trace_ids if len(one) > 1 and one not in trace.trace_ids]
+    trace.task_ids += [task_id for task_id in _task_ids(line) if task_id not in trace.task_ids]
 
 
-def _follow_trace(told: Story, logs: Sequence[Log]) -> list[Line]:
+def _follow_trace(trace: ViewTrace, logs: Sequence[Log]) -> list[Line]:
     """Find the tasks that carried views of the same trace, except tasks that are known to have carried only others.
 
     Returns the lines of the proxy in front. It knows no event, only the trace id of a request.
@@ -75,15 +75,15 @@ def _follow_trace(told: Story, logs: Sequence[Log]) -> list[Line]:
     requests: list[Line] = []
     found: dict[str, None] = {}
     others: set[str] = set()
-    for line in _lines(logs, told.trace_ids):
+    for line in _lines(logs, trace.trace_ids):
         if line.event == REQUEST:
             requests.append(line)
-        task_ids = [task_id for task_id in _task_ids(line) if task_id not in told.task_ids]
+        task_ids = [task_id for task_id in _task_ids(line) if task_id not in trace.task_ids]
         if "views" in line.fields:
             others.update(task_ids)
-        elif _mentions(line.fields.get("trace_ids"), told.trace_ids):
+        elif _mentions(line.fields.get("trace_ids"), trace.trace_ids):
             found.update(dict.fromkeys(task_ids))
-    told.maybe_task_ids = [task_id for task_id in found if task_id not in others]
+    trace.maybe_task_ids = [task_id for task_id in found if task_id not in others]
     return requests
 
 
@@ -98,12 +98,12 @@ def _mentions(found: object, wanted: Sequence[str]) -> bool:
     return isinstance(found, list) and any(one in found for one in wanted)
 
 
-def _is_about(told: Story, line: Line) -> bool:
+def _is_about(trace: ViewTrace, line: Line) -> bool:
     """Return whether a line is about this view, and not about another view of the same message."""
     if "views" in line.fields:
-        return any(told.event_id in ids for ids in _views(line).values())
+        return any(trace.event_id in ids for ids in _views(line).values())
     if line.event == REFUSED:
-        return line.fields.get("event_id") == told.event_id
+        return line.fields.get("event_id") == trace.event_id
     return True
 
 
@@ -118,14 +118,14 @@ REFUSED = "event refused, dead-lettered"
 REQUEST = "request"
 
 
-def _step(told: Story, line: Line) -> Step:
-    what, details = WORDS.get(line.event, _in_its_own_words)(line)
+def _step(trace: ViewTrace, line: Line) -> Step:
+    what, details = DESCRIPTIONS.get(line.event, _other_line)(line)
     task_ids = _task_ids(line)
-    known = [task_id for task_id in task_ids if task_id in (*told.task_ids, *told.maybe_task_ids)]
+    known = [task_id for task_id in task_ids if task_id in (*trace.task_ids, *trace.maybe_task_ids)]
     task_id = next(iter(known or task_ids), None)
     if task_id:
         details = f"{details}, task {task_id[:SHORT_ID]}" if details else f"task {task_id[:SHORT_ID]}"
-    if task_id in told.maybe_task_ids:
+    if task_id in trace.maybe_task_ids:
         details += " (by its trace)"
     return Step(line.time, line.service, what, details, task_id)
 
@@ -157,7 +157,7 @@ def _dead_lettered(line: Line) -> tuple[str, str]:
     return line.event.removeprefix("event "), f"{line.fields.get('kind')}: {line.fields.get('reason')}"
 
 
-def _in_its_own_words(line: Line) -> tuple[str, str]:
+def _other_line(line: Line) -> tuple[str, str]:
     """Describe a line with its own text, such as `PostgreSQL is away; the message stays unacknowledged`."""
     hidden = {"task_id", "task_ids", "level", "views", "trace_ids"}
     rest = ", ".join(f"{name} {value}" for name, value in line.fields.items() if name not in hidden)
@@ -165,7 +165,7 @@ def _in_its_own_words(line: Line) -> tuple[str, str]:
     return first, rest
 
 
-WORDS: Mapping[str, Callable[[Line], tuple[str, str]]] = {
+DESCRIPTIONS: Mapping[str, Callable[[Line], tuple[str, str]]] = {
     REQUEST: _request,
     "published": _published,
     "stored in the outbox": _stored_in_outbox,

@@ -12,7 +12,7 @@ from time import sleep
 
 from celery.__main__ import main
 
-from local.ports import answers
+from local.ports import is_listening
 
 POLL_INTERVAL_S = 0.05
 
@@ -21,6 +21,6 @@ if __name__ == "__main__":
     for module in ("history_worker.tasks", "celery.bin.celery", "celery.bin.worker", "celery.concurrency.prefork"):
         importlib.import_module(module)
     importlib.import_module("local.deadly_views").install()
-    while not answers(port):
+    while not is_listening(port):
         sleep(POLL_INTERVAL_S)
     main()

@@ -65,8 +65,8 @@ class TookTooLong(Exception):
 class DeadlineConnection(psycopg.Connection[Any]):
     """A connection that gives up on a server that does not answer.
 
-    While psycopg waits, it wakes up ten times a second. After `answer_timeout_s`, or if `give_up` returns True, this closes the
-    connection and raises psycopg.OperationalError, as if the server had closed it.
+    While psycopg waits, it wakes up ten times a second. After `answer_timeout_s`, or if `give_up` returns True, this
+    closes the connection and raises psycopg.OperationalError, as if the server had closed it.
     """
 
     #: Seconds. None: wait as long as the server's host is reachable.
@@ -106,8 +106,8 @@ def connect(
     """Return an engine whose connections notice a database that went away and one that hangs. Opens no connection yet.
 
     Call it after the process has forked. `pre_ping` tests a pooled connection before each use. It costs a round trip;
-    use it if the caller does not retry. For `answer_timeout_s` and `give_up` see DeadlineConnection. With `answer_timeout_s=None`,
-    keepalives still notice a host that went away, but nothing notices a server that hangs.
+    use it if the caller does not retry. For `answer_timeout_s` and `give_up` see DeadlineConnection. With
+    `answer_timeout_s=None`, keepalives still notice a host that went away, but nothing notices a server that hangs.
 
     `url` may have `options` of its own (a search_path); the timeouts here are added to them. A pooler in transaction
     mode (PgBouncer) gives each transaction another session. Then every transaction sets all of them, and nothing is

@@ -66,7 +66,7 @@ def demo(tmp_path: Path, clips: Path) -> Iterator[StartDemo]:
     yield start
     for one in started:
         one.kill_everything()
-        State(one.state).forget()  # its sockets may lie elsewhere in /tmp
+        State(one.state).remove_runtime_files()  # its sockets may lie elsewhere in /tmp
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ from typing import Any
 import psutil
 
 from local import leftover_processes, view_counts
-from local.queue import QueueAway
-from local.running_demo import Running
+from local.errors import BrokerUnreachable
+from local.running_demo import RunningDemo
 from local.state import State
 from streaming_app.access.auth import Tokens
 from streaming_app.recording.outbox import waiting_in
@@ -125,8 +125,8 @@ class Demo:
 
     # -- what goes on in it, without a process a question --------------------------------------------------
 
-    def running(self) -> Running:
-        return Running(State(self.state))
+    def running(self) -> RunningDemo:
+        return RunningDemo(State(self.state))
 
     def status(self) -> dict[str, Any]:
         """As `flixtrail status --json`."""
@@ -146,7 +146,7 @@ class Demo:
         """Nothing waits and nothing is held. RabbitMQ's figures may be a second old."""
         try:
             figures = self.running().queue().figures()
-        except QueueAway:
+        except BrokerUnreachable:
             return False
         return figures.ready == figures.unacked == 0
 
@@ -164,7 +164,7 @@ class Demo:
         workers = [worker for worker in running.workers() if worker.state == "running"]
         try:
             enough = running.queue().consumers() >= len(workers) > 0
-        except QueueAway:
+        except BrokerUnreachable:
             return False
         parts_run = all(part.running or part.stopped for part in running.status().values())
         web = running.processes()["web"]["pids"][1:]

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from flixtrail.compose import Compose, ended_in_order
+from flixtrail.compose import Compose, exit_on_signals
 from local.errors import DemoError, WrongSetting
 from service.waiting import wait_until
 
@@ -66,7 +66,7 @@ def command(folder: Path, *, quiet: bool) -> None:
     except OSError as error:
         raise WrongSetting(f"FOLDER: cannot make {to}: {error.strerror}") from None
     try:
-        with ended_in_order(), no_new_views(compose) if quiet else nullcontext():
+        with exit_on_signals(), no_new_views(compose) if quiet else nullcontext():
             about = save(compose, to, began)
     except BaseException:
         remove(to)

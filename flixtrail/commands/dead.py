@@ -15,9 +15,9 @@ import click
 
 from flixtrail.commands.options import Group, state_option
 from local.errors import DemoError, WrongSetting
-from local.pasteable_commands import program
-from local.printable import visible, visible_lines
-from local.suggestions import meant
+from local.pasteable_commands import flixtrail_command
+from local.printable import quantity, visible, visible_lines
+from local.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from safe_consumer.dead_letter_queue import DeadLetter, DeadLetters
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 #: Rows of the table without --all.
 ROWS = 50
 WIDTH_IN_A_PIPE = 200
-#: Number of checks that redriven or dropped dead letters are gone. Each finds fewer that came back, mostly none.
-LOOKS = 10
+#: How often to check that redriven or dropped dead letters are gone. Mostly, the first check finds none that came back.
+MAX_CHECKS = 10
 #: Number of ids that are listed if a shortened id matches several.
 SHOWN_IDS = 10
 
@@ -75,7 +75,7 @@ def command() -> None:
 def list_(reason: str | None, amqp_url: str | None, state: Path, *, as_json: bool, all_rows: bool) -> None:
     """List the dead letters, oldest first, and count them by reason."""
     with reading(amqp_url, state) as dead:
-        letters = matching(read(dead), reason)
+        letters = with_reason(read(dead), reason)
         tried_alone = dead.in_second_try()
     counts = Counter(letter.reason.kind for letter in letters)
     if as_json:
@@ -87,9 +87,9 @@ def list_(reason: str | None, amqp_url: str | None, state: Path, *, as_json: boo
         click.echo(f"… and {len(letters) - ROWS} more: --all shows them")
     if tried_alone:
         tried = "is being tried once more, alone" if tried_alone == 1 else "are being tried once more, each alone"
-        click.echo(f"{number(tried_alone)} reached the delivery limit and {tried}")
+        click.echo(f"{quantity(tried_alone, 'dead letter')} reached the delivery limit and {tried}")
     parts = [f"{count:,} {visible(kind)}" for kind, count in sorted(counts.items())]
-    click.echo(": ".join([number(len(letters)), ", ".join(parts)]) if parts else number(0))
+    click.echo(": ".join([letter_count(len(letters)), ", ".join(parts)]) if parts else letter_count(0))
 
 
 @command.command()
@@ -99,7 +99,7 @@ def list_(reason: str | None, amqp_url: str | None, state: Path, *, as_json: boo
 def show(letter_id: str, amqp_url: str | None, state: Path) -> None:
     """Show one dead letter completely: its reason, its headers, what the broker says about it, and its body."""
     with reading(amqp_url, state) as dead:
-        (letter, *same) = chosen(read(dead), (letter_id,))
+        (letter, *same) = with_ids(read(dead), (letter_id,))
     if same:
         click.echo(f"it is there {len(same) + 1} times")
     show_letter(letter)
@@ -115,14 +115,14 @@ def redrive(ids: tuple[str, ...], reason: str | None, amqp_url: str | None, stat
     """Send dead letters to the work queue again. Use it when the cause is fixed. Redriving twice does no harm: every
     event has an id and is stored once.
     """
-    need_choice(ids, reason, every=every)
+    require_selection(ids, reason, every=every)
     with reading(amqp_url, state) as dead:
-        letters = matching(chosen(read(dead), ids) if ids else read(dead), reason)
-        each(letters, dead.redrive, "redriven")
-    make_sure(letters, amqp_url, state)
+        letters = with_reason(with_ids(read(dead), ids) if ids else read(dead), reason)
+        for_each(letters, dead.redrive, "redriven")
+    check_gone(letters, amqp_url, state)
     if letters:
-        click.echo(f"What cannot be stored becomes a dead letter again within moments: {program()} dead list")
-    click.echo(f"redriven: {number(len(letters))}")
+        click.echo(f"What cannot be stored becomes a dead letter again within moments: {flixtrail_command()} dead list")
+    click.echo(f"redriven: {quantity(len(letters), 'dead letter')}")
 
 
 @command.command()
@@ -136,14 +136,14 @@ def drop(
     ids: tuple[str, ...], reason: str | None, amqp_url: str | None, state: Path, *, every: bool, yes: bool
 ) -> None:
     """Delete dead letters. They cannot be brought back."""
-    need_choice(ids, reason, every=every)
+    require_selection(ids, reason, every=every)
     with reading(amqp_url, state) as dead:
-        letters = matching(chosen(read(dead), ids) if ids else read(dead), reason)
+        letters = with_reason(with_ids(read(dead), ids) if ids else read(dead), reason)
         if letters and not yes:
-            click.confirm(f"Forget {number(len(letters))}?", abort=True)
-        each(letters, dead.drop, "dropped")
-    make_sure(letters, amqp_url, state)
-    click.echo(f"dropped: {number(len(letters))}")
+            click.confirm(f"Forget {quantity(len(letters), 'dead letter')}?", abort=True)
+        for_each(letters, dead.drop, "dropped")
+    check_gone(letters, amqp_url, state)
+    click.echo(f"dropped: {quantity(len(letters), 'dead letter')}")
 
 
 @contextmanager
@@ -153,26 +153,26 @@ def reading(amqp_url: str | None, state: Path) -> Iterator[DeadLetters]:
     from safe_consumer.republish import AWAY
     from service import connection_advice
 
-    url = whole_address(amqp_url) if amqp_url else broker_url(state)
+    url = complete_address(amqp_url) if amqp_url else broker_url(state)
     if not url.startswith("amqp"):
         raise DemoError(
-            "In learner mode there is no broker that keeps dead letters. Events that PostgreSQL refuses lie in its "
+            "In learner mode there is no broker that keeps dead letters. Events that PostgreSQL refuses are in its "
             "table pgmq.q_views_dead."
         )
     try:
         with dead_letters(url) as dead:
             yield dead
     except AlreadyRead:
-        raise DemoError("another `flixtrail dead` is at work; try again when it is done") from None
+        raise DemoError("another `flixtrail dead` is running. Try again when it has ended.") from None
     except AWAY as error:
         reason = visible(connection_advice.why(error, tls=url.startswith("amqps")), None)
         raise DemoError(
             f"the broker cannot be reached, or went away: {reason}\n"
-            "Nothing is lost: what was not done yet is still in the dead-letter queue."
+            "Nothing is lost: dead letters that were not redriven or dropped are still in the dead-letter queue."
         ) from None
 
 
-def whole_address(amqp_url: str) -> str:
+def complete_address(amqp_url: str) -> str:
     """Return the address with AMQP_PASSWORD and the files of AMQP_CA_FILE and its siblings. Raises WrongSetting."""
     from service.settings import BrokerSettings, SettingsError, read
 
@@ -200,7 +200,7 @@ def read(dead: DeadLetters) -> list[DeadLetter]:
         return dead.read(count, lambda seen: bar.update(task, completed=seen))
 
 
-def each(letters: Sequence[DeadLetter], do: Callable[[DeadLetter], None], what: str) -> None:
+def for_each(letters: Sequence[DeadLetter], do: Callable[[DeadLetter], None], what: str) -> None:
     """Do it for each dead letter, with a progress bar."""
     from flixtrail.commands.send import progress
 
@@ -209,27 +209,27 @@ def each(letters: Sequence[DeadLetter], do: Callable[[DeadLetter], None], what: 
             do(letter)
 
 
-def make_sure(letters: Sequence[DeadLetter], amqp_url: str | None, state: Path) -> None:
+def check_gone(letters: Sequence[DeadLetter], amqp_url: str | None, state: Path) -> None:
     """Check that these dead letters are gone. Drops those that came back, because an acknowledgement may be lost.
     Raises DemoError.
     """
     done = {letter.key for letter in letters}
-    for _ in range(LOOKS if done else 0):
+    for _ in range(MAX_CHECKS if done else 0):
         with reading(amqp_url, state) as dead:
             back = [letter for letter in dead.read(dead.waiting()) if letter.key in done]
-            each(back, dead.drop, "once more")
+            for_each(back, dead.drop, "once more")
         if not back:
             return
     if done:
-        raise DemoError(f"Some of them keep coming back. This shows which: {program()} dead list")
+        raise DemoError(f"Some of them keep coming back. This shows which: {flixtrail_command()} dead list")
 
 
-def need_choice(ids: tuple[str, ...], reason: str | None, *, every: bool) -> None:
+def require_selection(ids: tuple[str, ...], reason: str | None, *, every: bool) -> None:
     if bool(ids) == (every or reason is not None):
         raise click.UsageError("Give either one ID or more, or --all, or --reason REASON.")
 
 
-def matching(letters: list[DeadLetter], reason: str | None) -> list[DeadLetter]:
+def with_reason(letters: list[DeadLetter], reason: str | None) -> list[DeadLetter]:
     """Return the dead letters with this reason. Raises DemoError for an unknown reason."""
     from safe_consumer.dead_letter_reasons import KINDS
 
@@ -238,29 +238,33 @@ def matching(letters: list[DeadLetter], reason: str | None) -> list[DeadLetter]:
     # Another program may have written a reason of its own into the header.
     known = [*KINDS, *sorted({letter.reason.kind for letter in letters} - KINDS.keys())]
     if reason not in known:
-        raise DemoError(f"--reason: {reason!r} is none of {', '.join(map(visible, known))}{meant(reason, known)}")
+        raise DemoError(
+            f"--reason: {reason!r} is none of {', '.join(map(visible, known))}{did_you_mean(reason, known)}"
+        )
     return [letter for letter in letters if letter.reason.kind == reason]
 
 
-def chosen(letters: list[DeadLetter], ids: Sequence[str]) -> list[DeadLetter]:
+def with_ids(letters: list[DeadLetter], ids: Sequence[str]) -> list[DeadLetter]:
     """Return the dead letters whose id begins with one of these. A message may be there several times. Raises DemoError
     if an id matches no message or several.
     """
     found: dict[str, list[DeadLetter]] = {}
     for wanted in ids:
-        begin_so = [letter for letter in letters if wanted and letter.id.startswith(wanted)]
-        whole = {letter.id for letter in begin_so}
+        matches = [letter for letter in letters if wanted and letter.id.startswith(wanted)]
+        whole = {letter.id for letter in matches}
         if not whole:
-            raise DemoError(f"ID: there is no dead letter {wanted!r}. This lists what there is: {program()} dead list")
+            raise DemoError(
+                f"ID: there is no dead letter {wanted!r}. This lists what there is: {flixtrail_command()} dead list"
+            )
         if len(whole) > 1 and wanted not in whole:
             raise DemoError(f"ID: {wanted!r} may mean any of {', '.join(sorted(whole)[:SHOWN_IDS])}")
         one = wanted if wanted in whole else whole.pop()
-        found[one] = [letter for letter in begin_so if letter.id == one]
+        found[one] = [letter for letter in matches if letter.id == one]
     return [letter for same in found.values() for letter in same]
 
 
-def number(count: int) -> str:
-    return f"{count:,} dead letter{'' if count == 1 else 's'}"
+def letter_count(count: int) -> str:
+    return quantity(count, "dead letter")
 
 
 def summary(letter: DeadLetter) -> dict[str, Any]:

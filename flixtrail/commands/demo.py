@@ -17,10 +17,12 @@ import click
 from local.errors import AlreadyRunning, Interrupted, PortTaken, WrongSetting
 
 #: Variables that the demo sets for its parts, whatever the environment says (local/service_parts.py).
-GIVEN = frozenset({"HOST", "PORT", "VIDEOS", "CACHE", "OUTBOX", "SECRET_KEY", "HISTORY_API_URL", "HISTORY_API_TOKEN"})
+SET_BY_THE_DEMO = frozenset(
+    {"HOST", "PORT", "VIDEOS", "CACHE", "OUTBOX", "SECRET_KEY", "HISTORY_API_URL", "HISTORY_API_TOKEN"}
+)
 
 #: Settings that a suggested command repeats if they are not the defaults.
-REPEATED = ("state", "port", "workers", "broker", "videos")
+REPEATED_SETTINGS = ("state", "port", "workers", "broker", "videos")
 
 
 @click.command(
@@ -62,14 +64,14 @@ def command(**options: str) -> None:
 
     try:
         settings = read(DemoSettings, {**address_parts(), **{name.upper(): value for name, value in options.items()}})
-        check_parts()
+        check_part_settings()
     except SettingsError as error:
         raise WrongSetting(str(error)) from None
 
     from local import connection_check
     from local.stack import Stack
     from local.state import State
-    from local.terminal_output import Teller
+    from local.terminal_output import TerminalOutput
 
     # New files are for this user only: secrets, logs and the viewers' history.
     os.umask(0o077)
@@ -80,24 +82,24 @@ def command(**options: str) -> None:
             check_port(settings)
             connection_check.check(settings)
             try:
-                run(Stack(settings, state, Teller()))
+                run(Stack(settings, state, TerminalOutput()))
             except OSError as error:
-                raise state.unusable(error) if belongs_to(error, state.folder) else error from None
+                raise state.write_error(error) if is_about_folder(error, state.folder) else error from None
     except AlreadyRunning as error:
-        raise AlreadyRunning(f"{error}\n{another_demo(settings)}") from None
+        raise AlreadyRunning(f"{error}\n{how_to_start_another(settings)}") from None
 
 
 def check_port(settings: Any) -> None:
     """Check that the port is free. Raises PortTaken, with a command that uses a free port."""
     from local import ports
 
-    if why := ports.why_not(settings.port):
+    if why := ports.bind_error(settings.port):
         free = ports.next_free(settings.port)
         raise PortTaken(f"PORT: {why}. Choose another: {demo_command(settings, port=free)}")
 
 
-def another_demo(settings: Any) -> str:
-    """Say what you can do if the state folder is in use."""
+def how_to_start_another(settings: Any) -> str:
+    """Describe what you can do if the state folder is in use."""
     from local import ports
 
     state = next(path for number in count(2) if not (path := Path(f"{settings.state}{number}")).exists())
@@ -113,18 +115,18 @@ def demo_command(settings: Any, **changed: Any) -> str:
 
     Addresses of a broker or a database are left out, because of their passwords.
     """
-    chosen = {**{name: getattr(settings, name) for name in REPEATED}, **changed}
+    chosen = {**{name: getattr(settings, name) for name in REPEATED_SETTINGS}, **changed}
     usual = {name: type(settings).model_fields[name].default for name in chosen}
     assigned = [f"{name.upper()}={shlex.quote(str(v))}" for name, v in chosen.items() if v != usual[name]]
     if "MAKELEVEL" not in os.environ:
         program = os.path.relpath(Path(sys.prefix, "bin", "flixtrail"))
         return " ".join([*assigned, shlex.quote(program), "demo"])
-    here, person = Path.cwd(), Path(os.environ.get("CALLED_FROM") or ".")  # these differ after `make -C FOLDER demo`
-    elsewhere = os.access(person, os.X_OK) and not person.samefile(here)
+    here, caller = Path.cwd(), Path(os.environ.get("CALLED_FROM") or ".")  # these differ after `make -C FOLDER demo`
+    elsewhere = os.access(caller, os.X_OK) and not caller.samefile(here)
     return " ".join([*assigned, "make", *(["-C", shlex.quote(str(here))] if elsewhere else []), "demo"])
 
 
-def belongs_to(error: OSError, folder: Path) -> bool:
+def is_about_folder(error: OSError, folder: Path) -> bool:
     """Return whether the error is about the state folder."""
     name = error.filename
     return error.errno in {errno.ENOSPC, errno.EDQUOT} or (isinstance(name, str) and name.startswith(str(folder)))
@@ -139,8 +141,8 @@ def address_parts() -> dict[str, str]:
     }
 
 
-def check_parts() -> None:
-    """Check the settings of the parts now, such as OUTBOX_BYTES. Otherwise a wrong one would end a part again and
+def check_part_settings() -> None:
+    """Check the settings of the parts now, such as OUTBOX_BYTES. Otherwise a part with a wrong one ends again and
     again.
 
     Raises SettingsError.
@@ -149,7 +151,7 @@ def check_parts() -> None:
     from service.settings import read
     from streaming_app.settings import StreamingSettings
 
-    inherited = {name: value for name, value in os.environ.items() if name not in GIVEN}
+    inherited = {name: value for name, value in os.environ.items() if name not in SET_BY_THE_DEMO}
     read(StreamingSettings, inherited)
     read(WorkerSettings, {**inherited, "DATABASE_URL": "postgresql:///", "DATABASE_PASSWORD": ""})
 
@@ -162,16 +164,16 @@ def run(stack: Any) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
-    from local.ready_message import greeting
+    from local.ready_message import ready_message
 
-    stack.clear()
+    stack.end_leftovers()
     try:
         stack.start()
-        stack.teller.plain(f"ready: {stack.addresses.web_url}")
-        stack.teller.say(greeting(stack))
+        stack.output.print_plain(f"ready: {stack.addresses.web_url}")
+        stack.output.print(ready_message(stack))
         stack.watch()
     except Interrupted:
         pass  # Ctrl-C during the start
     finally:
         stack.stop()
-    stack.teller.say(f"stopped. The history stays in {stack.state.folder}")
+    stack.output.print(f"stopped. The history stays in {stack.state.folder}")

@@ -11,7 +11,7 @@ import click
 
 from flixtrail.commands.options import Number, state_option
 from local.errors import DemoError, WrongSetting
-from local.printable import visible
+from local.printable import quantity, visible
 
 
 @click.command()
@@ -49,7 +49,7 @@ def command(viewer: str, margin: float, database_url: str | None, state: Path, *
         check(viewer)
     except BadViewer as error:
         raise WrongSetting(f"VIEWER: {error}") from None
-    engine = connect_patiently(address(database_url, state))
+    engine = connect_patiently(history_database_url(database_url, state))
     if not yes:
         if not sys.stdin.isatty():
             raise WrongSetting("Nobody can be asked here: add --yes. What is erased cannot be brought back.")
@@ -64,12 +64,12 @@ def command(viewer: str, margin: float, database_url: str | None, state: Path, *
     finally:
         engine.dispose()
     click.echo(
-        f"erased {visible(viewer)}: {number(erased.events, 'view')} of {number(erased.playbacks, 'playback')}. "
+        f"erased {visible(viewer)}: {quantity(erased.events, 'view')} of {quantity(erased.playbacks, 'playback')}. "
         "Views of theirs that are still on their way are dropped when they arrive."
     )
 
 
-def address(database_url: str | None, state: Path) -> str:
+def history_database_url(database_url: str | None, state: Path) -> str:
     """Return the address of the named history database, or of the running demo's. Raises WrongSetting, NotRunning."""
     from history_worker.settings import DatabaseSettings
     from service.settings import SettingsError, read
@@ -77,16 +77,11 @@ def address(database_url: str | None, state: Path) -> str:
     password = os.environ.get("DATABASE_PASSWORD", "")
     if database_url is None:
         password = ""
-        from local.running_demo import Running  # the image has neither a demo nor the packages for it
+        from local.running_demo import RunningDemo  # the image has neither a demo nor the packages for it
         from local.state import State
 
-        database_url = Running(State(state)).database_url
+        database_url = RunningDemo(State(state)).database_url
     try:
         return read(DatabaseSettings, {"DATABASE_URL": database_url, "DATABASE_PASSWORD": password}).database_url
     except SettingsError as error:
         raise WrongSetting(str(error)) from None
-
-
-def number(count: int, what: str) -> str:
-    """Format a number with its noun: `1 view`, `1,200 views`."""
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"

@@ -13,15 +13,15 @@ import click
 
 from flixtrail.commands.options import Number, state_option
 from local.errors import DemoError, WrongSetting
-from local.pasteable_commands import here, interpreter, program
-from local.suggestions import meant
+from local.pasteable_commands import cd_command, flixtrail_command, python_command
+from local.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     from lessons.harness.book import Lesson
 
 
 @dataclass(frozen=True)
-class Words:
+class Texts:
     """What the command prints around a lesson, in one language."""
 
     starting: str
@@ -34,7 +34,7 @@ class Words:
     how_to_play: str
 
 
-ENGLISH = Words(
+ENGLISH = Texts(
     starting="starting RabbitMQ (about ten seconds)",
     legend=(
         "(views) is an exchange, () is the default exchange, and [history] is a queue. ● is a message on its way.\n"
@@ -47,7 +47,7 @@ ENGLISH = Words(
     exercise="Try it",
     how_to_play="`{flixtrail} lesson NAME` plays one. Its page is in docs/lessons/README.md.",
 )
-KOREAN = Words(
+KOREAN = Texts(
     starting="RabbitMQ를 시작하는 중입니다(약 10초)",
     legend=(
         "(views)는 익스체인지, ()는 기본 익스체인지, [history]는 큐입니다. ●는 이동 중인 메시지입니다.\n"
@@ -106,7 +106,7 @@ def command(
         lesson = book.lesson(name)
     except KeyError:
         raise WrongSetting(
-            f"{name!r} is no lesson.{meant(name, book.NAMES)} There are: {', '.join(book.NAMES)}"
+            f"{name!r} is no lesson.{did_you_mean(name, book.NAMES)} There are: {', '.join(book.NAMES)}"
         ) from None
     if explain:
         _explain(lesson, korean=korean)
@@ -123,13 +123,13 @@ def _list(lessons: list[Lesson], *, korean: bool) -> None:
     heads = ("", "이름", "내용", "--set") if korean else ("", "name", "what it is about", "--set")
     table = Table(*heads, box=None, pad_edge=False)
     for lesson in lessons:
-        settings = " ".join(f"{key}={_shown(value)}" for key, value in lesson.settings.items())
+        settings = " ".join(f"{key}={_format(value)}" for key, value in lesson.settings.items())
         title = lesson.korean.title if korean else lesson.title
         table.add_row(str(lesson.number), lesson.name, title, settings)
     console = Console()
     console.print(table)
     words = KOREAN if korean else ENGLISH
-    console.print(f"\n{words.how_to_play.format(flixtrail=program())}", highlight=False, markup=False)
+    console.print(f"\n{words.how_to_play.format(flixtrail=flixtrail_command())}", highlight=False, markup=False)
 
 
 def run_broker(folder: Path, image: str | None) -> None:
@@ -139,11 +139,12 @@ def run_broker(folder: Path, image: str | None) -> None:
 
     click.echo("Starting RabbitMQ (about ten seconds) ...")
     with running(folder, image) as broker, on_stage(broker, "programs", lambda _event: None) as stage:
-        python = f"AMQP_URL={shlex.quote(stage.url)} {interpreter()} -m lessons.programs"
+        python = f"AMQP_URL={shlex.quote(stage.url)} {python_command()} -m lessons.programs"
         click.echo(
             "RabbitMQ runs until you press Ctrl-C. The lesson hello has two programs.\n\n"
-            f"Paste this into a second terminal:\n\n  {here()}\n  {python}.hello_receive\n\n"
-            f"Paste this into a third terminal, as often as you like:\n\n  {here()}\n  {python}.hello_send Hello\n"
+            f"Paste this into a second terminal:\n\n  {cd_command()}\n  {python}.hello_receive\n\n"
+            f"Paste this into a third terminal, as often as you like:\n\n  {cd_command()}\n"
+            f"  {python}.hello_send Hello\n"
         )
         with suppress(KeyboardInterrupt):
             signal.pause()
@@ -170,7 +171,7 @@ def _play(
     folder: Path,
     image: str | None,
     *,
-    words: Words,
+    words: Texts,
     speed: float,
     step: bool,
 ) -> None:
@@ -183,21 +184,21 @@ def _play(
     from lessons.harness.telling import Show
 
     console, korean = Console(highlight=False), words is KOREAN
-    spoken = language.korean(lesson.name) if korean else language.ENGLISH
+    language_texts = language.korean(lesson.name) if korean else language.ENGLISH
     with ExitStack() as stack:
         with console.status(words.starting):
             broker = stack.enter_context(running(folder, image))
         console.print(f"[bold]{lesson.number}. {lesson.korean.title if korean else lesson.title}[/bold]\n")
         console.print(words.legend, markup=False)
         try:
-            show = Show(console, spoken, pause=words.pause if step else None, speed=speed)
+            show = Show(console, language_texts, pause=words.pause if step else None, speed=speed)
             lesson.run(broker, show, **settings)
         except NotProved as error:
-            changed = " ".join(f"{key}={_shown(value)}" for key, value in settings.items())
+            changed = " ".join(f"{key}={_format(value)}" for key, value in settings.items())
             failed = words.failed_with if changed else words.failed
-            told = failed.format(count=len(error.broken), settings=changed)
+            message = failed.format(count=len(error.broken), settings=changed)
             stopped = f" {words.stopped} {_error(error.stopped_by)}" if error.stopped_by else ""
-            raise DemoError(f"\n{told}{stopped}") from None
+            raise DemoError(f"\n{message}{stopped}") from None
         except Skipped as skipped:
             raise DemoError(f"{lesson.name} cannot be played here: {skipped}") from None
         except Exception as error:
@@ -207,7 +208,7 @@ def _play(
             raise DemoError(f"\n{words.stopped} {_error(error)}") from None
     console.print(f"\n[bold]{words.exercise}[/bold]\n")
     exercise = lesson.korean.exercise if korean else lesson.exercise
-    console.print(exercise.replace(".venv/bin/flixtrail", program()), markup=False)
+    console.print(exercise.replace(".venv/bin/flixtrail", flixtrail_command()), markup=False)
 
 
 def _error(error: Exception) -> str:
@@ -218,16 +219,18 @@ def _setting(lesson: Lesson, change: str) -> tuple[str, Any]:
     """Parse a change such as `x_match=any` for the lesson. Raises WrongSetting."""
     key, found, text = change.partition("=")
     if not found or key not in lesson.settings:
-        known = ", ".join(f"{name}={_shown(value)}" for name, value in lesson.settings.items())
-        raise WrongSetting(f"--set {change}: expected SETTING=VALUE with one of: {known}.{meant(key, lesson.settings)}")
+        known = ", ".join(f"{name}={_format(value)}" for name, value in lesson.settings.items())
+        raise WrongSetting(
+            f"--set {change}: expected SETTING=VALUE with one of: {known}.{did_you_mean(key, lesson.settings)}"
+        )
     from lessons.harness.values import VALUES
 
     value = VALUES[lesson.name][key]
     try:
         return key, value.read(text)
     except ValueError:
-        raise WrongSetting(f"--set {change}: expected {value}.{meant(text, value.words)}") from None
+        raise WrongSetting(f"--set {change}: expected {value}.{did_you_mean(text, value.words)}") from None
 
 
-def _shown(value: object) -> str:
+def _format(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)

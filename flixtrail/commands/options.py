@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from local.suggestions import meant
+from local.suggestions import did_you_mean
 
 state_option = click.option(
     "--state",
@@ -50,5 +50,5 @@ class Group(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0] if args else ""
         if args and not name.startswith("-") and self.get_command(ctx, name) is None:
-            ctx.fail(f"No such command {name!r}.{meant(name, self.list_commands(ctx))}")
+            ctx.fail(f"No such command {name!r}.{did_you_mean(name, self.list_commands(ctx))}")
         return super().resolve_command(ctx, args)

@@ -14,9 +14,10 @@ from uuid import UUID
 
 import click
 
-from flixtrail.commands.erase import address, number
+from flixtrail.commands.erase import history_database_url
 from flixtrail.commands.options import Group, state_option
 from local.errors import DemoError, WrongSetting
+from local.printable import quantity
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
@@ -50,7 +51,7 @@ class Database:
 
         from history_worker.store.partitions import clock, connect_as_owner
 
-        engine = connect_as_owner(address(self.url, self.state))
+        engine = connect_as_owner(history_database_url(self.url, self.state))
         try:
             yield engine, clock(engine)
         except DBAPIError as error:
@@ -111,7 +112,7 @@ def make(database: Database, months: int | None) -> None:
     with database.open() as (engine, now):
         made = make_missing(engine, now, months or MONTHS_AHEAD)
     for name, moved in made.items():
-        click.echo(f"made {name}" + (f", and moved {number(moved, 'view')} into it" if moved else ""))
+        click.echo(f"made {name}" + (f", and moved {quantity(moved, 'view')} into it" if moved else ""))
     if not made:
         click.echo("nothing is missing")
 
@@ -135,7 +136,7 @@ def detach(database: Database, *, drop: bool, yes: bool) -> None:
     with database.open() as (engine, now):
         found = [one for one in past(engine, now) if one.attached or drop]
         if found and not yes:
-            ask(found, drop=drop)
+            confirm(found, drop=drop)
         detached = detach_past(engine, now, drop=drop)
         # Run even if nothing was detached, because the last run may have been interrupted.
         pruned = prune(engine, now)
@@ -144,10 +145,12 @@ def detach(database: Database, *, drop: bool, yes: bool) -> None:
     if not detached:
         click.echo("nothing is past retention")
     if pruned.playbacks or pruned.erased_ids:
-        click.echo(f"deleted {number(pruned.playbacks, 'playback')}, forgot {number(pruned.erased_ids, 'erased id')}")
+        click.echo(
+            f"deleted {quantity(pruned.playbacks, 'playback')}, forgot {quantity(pruned.erased_ids, 'erased id')}"
+        )
 
 
-def ask(partitions: Sequence[Partition], *, drop: bool) -> None:
+def confirm(partitions: Sequence[Partition], *, drop: bool) -> None:
     """Ask before detaching. Raises WrongSetting if there is no terminal to ask on."""
     if not sys.stdin.isatty():
         raise WrongSetting("Nobody can be asked here: add --yes.")
@@ -158,8 +161,8 @@ def ask(partitions: Sequence[Partition], *, drop: bool) -> None:
 def summary(partition: Partition, now: datetime) -> dict[str, Any]:
     return {
         "name": partition.name,
-        "from": moment(partition.ids.begin),
-        "to": moment(partition.ids.end),
+        "from": format_time(partition.ids.begin),
+        "to": format_time(partition.ids.end),
         "rows_estimate": partition.rows,
         "bytes": partition.bytes,
         "state": partition.state(now),
@@ -177,19 +180,19 @@ def show(partitions: Sequence[Partition], now: datetime) -> None:
     table.add_column("state")
     for one in partitions:
         colour, state = STATES[one.state(now)]
-        begin, end = moment(one.ids.begin), moment(one.ids.end)
+        begin, end = format_time(one.ids.begin), format_time(one.ids.end)
         rows = "" if one.rows is None else f"{one.rows:,}"
-        table.add_row(one.name, (begin or "")[:10], (end or "")[:10], rows, size(one.bytes), f"{colour}{state}")
+        table.add_row(one.name, (begin or "")[:10], (end or "")[:10], rows, format_size(one.bytes), f"{colour}{state}")
     Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_IN_A_PIPE).print(table)
 
 
-def moment(bound: UUID | None) -> str | None:
+def format_time(bound: UUID | None) -> str | None:
     from view_events.event import event_id_time
 
     at = event_id_time(bound) if bound else None
     return at.isoformat() if at else None
 
 
-def size(count: int) -> str:
+def format_size(count: int) -> str:
     """Format a size: `1,234 kB`."""
     return f"{count / 1000:,.0f} kB"

@@ -10,11 +10,11 @@ import click
 
 from flixtrail.commands.options import state_option
 from local.errors import DemoError
-from local.pasteable_commands import program
+from local.pasteable_commands import flixtrail_command
 from service.waiting import wait_until
 
 if TYPE_CHECKING:
-    from local.running_demo import Running
+    from local.running_demo import RunningDemo
     from view_events.event import ViewEvent
 
 #: Seconds to wait. A message that kills its process is delivered about twenty times, and replacing a process takes a
@@ -39,10 +39,10 @@ def command(state: Path, *, kills_worker: bool) -> None:
     delivered together with it are stored. It works in a demo only, because only its workers let this view kill them.
     Then try `flixtrail dead list`.
     """  # noqa: D301 (click's \b)
-    from local.running_demo import Running
+    from local.running_demo import RunningDemo
     from local.state import State
 
-    running = Running(State(state))
+    running = RunningDemo(State(state))
     if kills_worker and running.learner_mode:
         raise DemoError(
             "--kills-worker needs RabbitMQ, which counts how often a message was delivered. In learner mode nobody "
@@ -59,31 +59,32 @@ def command(state: Path, *, kills_worker: bool) -> None:
     if running.learner_mode:
         click.echo("It is in PostgreSQL's table pgmq.q_views_dead now: learner mode has no dead-letter queue.")
     else:
-        click.echo("It is a dead letter now. Look at it, send it again, or forget it:")
-        click.echo(f"  {program()} dead list")
-        click.echo(f"  {program()} dead redrive --all")
-        click.echo(f"  {program()} dead drop --all")
+        click.echo("It is a dead letter now. You can list, redrive or drop it:")
+        click.echo(f"  {flixtrail_command()} dead list")
+        click.echo(f"  {flixtrail_command()} dead redrive --all")
+        click.echo(f"  {flixtrail_command()} dead drop --all")
 
 
-def count_dead_letters(running: Running) -> int:
+def count_dead_letters(running: RunningDemo) -> int:
     """Return the number of dead letters. Raises DemoError while the broker does not answer."""
-    from local.queue import QueueAway
+    from local.errors import BrokerUnreachable
 
     try:
         return running.queue().figures().dead
-    except QueueAway as error:
+    except BrokerUnreachable as error:
         raise DemoError(f"the broker does not answer: {error}") from None
 
 
-def wait_for_dead_letter(running: Running, before: int) -> None:
+def wait_for_dead_letter(running: RunningDemo, before: int) -> None:
     """Wait until there is one more dead letter. Raises DemoError after TIMEOUT_S."""
     if not wait_until(lambda: count_dead_letters(running) > before, TIMEOUT_S, poll_interval_s=POLL_INTERVAL_S):
         raise DemoError(
-            f"It is no dead letter after {TIMEOUT_S} s. Is a worker running? This shows it: {program()} status"
+            f"It is no dead letter after {TIMEOUT_S} s. Is a worker running? This shows it: "
+            f"{flixtrail_command()} status"
         )
 
 
-def publish(running: Running, *, kills_worker: bool) -> str:
+def publish(running: RunningDemo, *, kills_worker: bool) -> str:
     """Publish the message to the work queue, as the streaming app would. Returns the id of its view.
     Raises DemoError.
     """

@@ -10,11 +10,11 @@ from typing import Any
 import click
 
 from flixtrail.commands.backup import ABOUT, DEFINITIONS, HISTORY, PSQL, steps
-from flixtrail.compose import Compose, ComposeFailed, ended_in_order
+from flixtrail.compose import Compose, ComposeFailed, exit_on_signals
 from local.errors import DemoError, WrongSetting
 
 #: Users that docker-compose.yml creates (deploy/rabbitmq/definitions.json). Their passwords come from .env.
-OURS = frozenset({"flixtrail", "streaming-app", "history-worker", "monitor", "operator"})
+COMPOSE_USERS = frozenset({"flixtrail", "streaming-app", "history-worker", "monitor", "operator"})
 #: SQL before the dump is restored, in the same transaction. It drops the schema first, so everything that is not in the
 #: dump disappears.
 #:
@@ -81,7 +81,7 @@ def command(folder: Path, *, yes: bool) -> None:
         question = f"Replace the history by that of {about['began_at']} ({about['views']:,} views)?"
         click.confirm(question, abort=True, err=True)
     compose = Compose()
-    with ended_in_order(), steps() as step:
+    with exit_on_signals(), steps() as step:
         step("stopping the workers and the history API")
         compose("stop", "history-worker", "history-api")
         now = "It is as it was before."
@@ -89,7 +89,7 @@ def command(folder: Path, *, yes: bool) -> None:
             step("the database")
             script = ("bash", "-o", "pipefail", "-c", RESTORE, "restore", BEFORE, AFTER)
             compose.feed(folder / HISTORY, "exec", "-T", "postgres", *script)
-            now = "It is the backup's already; what should have followed is made up for by restoring once more."
+            now = "It is the backup's already. To repeat the steps that are missing, restore once more."
             step("roles, migrations, grants")
             compose("run", "--rm", "--no-deps", "-T", "roles")
             compose("run", "--rm", "--no-deps", "-T", "migrate")
@@ -102,7 +102,7 @@ def command(folder: Path, *, yes: bool) -> None:
         finally:
             step("starting the workers and the history API")
             compose("start", "history-worker", "history-api")
-    click.echo(f"restored: {views:,} views, as of {about['began_at']}. What waited in the queue is being written.")
+    click.echo(f"restored: {views:,} views, as of {about['began_at']}. Views that wait in the queue are written now.")
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -111,8 +111,10 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         about = json.loads((folder / ABOUT).read_text())
         definitions = json.loads((folder / DEFINITIONS).read_text())
         if (folder / HISTORY).stat().st_size != about["bytes"]:
-            raise WrongSetting(f"FOLDER: {folder / HISTORY} has not the {about['bytes']:,} bytes that it had")
+            raise WrongSetting(
+                f"FOLDER: {folder / HISTORY} has another size than the {about['bytes']:,} bytes in backup.json"
+            )
     except (OSError, ValueError, KeyError) as error:
-        raise WrongSetting(f"FOLDER: {folder} is no whole backup: {error}") from None
-    definitions["users"] = [user for user in definitions.get("users", []) if user["name"] not in OURS]
+        raise WrongSetting(f"FOLDER: {folder} is not a complete backup: {error}") from None
+    definitions["users"] = [user for user in definitions.get("users", []) if user["name"] not in COMPOSE_USERS]
     return about, definitions

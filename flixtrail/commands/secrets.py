@@ -57,10 +57,12 @@ def command(env_file: Path, compose_file: Path) -> None:
             add(env_file, known, missing)
     except OSError as error:
         raise WrongSetting(f"--file: cannot write {env_file}: {error.strerror}") from None
-    kept = f"; {len(wanted) - len(missing)} were there and stay" if len(missing) < len(wanted) else ""
+    kept = f"; {len(wanted) - len(missing)} were set already" if len(missing) < len(wanted) else ""
     click.echo(f"{env_file}: made {len(missing)} of {len(wanted)} secrets{kept}")
     if missing:
-        click.echo("Take them over: docker compose up -d. Keep the file: whoever has it may do everything.")
+        click.echo(
+            "To use them, run: docker compose up -d. Protect the file: everybody who can read it has full access."
+        )
 
 
 def add(env_file: Path, known: str, names: list[str]) -> None:

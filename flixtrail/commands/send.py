@@ -19,12 +19,12 @@ import click
 
 from flixtrail.commands.options import Number, state_option
 from local.errors import DemoError
-from local.pasteable_commands import program
-from local.printable import visible
+from local.pasteable_commands import flixtrail_command
+from local.printable import quantity, visible
 from service.waiting import wait_for_count, wait_until
 
 if TYPE_CHECKING:
-    from local.running_demo import Running
+    from local.running_demo import RunningDemo
 
 #: Seconds of video between two progress reports of a made-up playback. It also has a start and an end.
 REPORT_EVERY_S = 10
@@ -41,8 +41,8 @@ REQUEST_TIMEOUT_S = 10
 #: Answers after which a retry may succeed.
 RETRYABLE = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE}
 IDS_PER_QUERY = 10_000
-#: `--slow`: views per second, and their number if you give no N. Together a minute: time to open a terminal and kill a
-#: worker.
+#: `--slow`: views per second, and their number if you give no N. This takes a minute: time to open a terminal and kill
+#: a worker.
 SLOW_RATE, SLOW_NUMBER = 20, 1_200
 
 
@@ -67,32 +67,32 @@ def command(number: int | None, rate: float | None, batch: int | None, state: Pa
     flixtrail send 1000
     flixtrail send --slow
     """  # noqa: D301 (click's \b)
-    from local.running_demo import Running
+    from local.running_demo import RunningDemo
     from local.state import State
 
     if slow and (rate is not None or batch is not None):
         raise click.UsageError("--slow has a pace of its own: without --rate and --batch.")
     if number is None and not slow:
         raise click.UsageError("Missing argument 'N': how many views?")
-    running = Running(State(state))
+    running = RunningDemo(State(state))
     sender = Sender(running.web_url, running.document["secret_key"])
     began = monotonic()
     if slow:
         number = number or SLOW_NUMBER
         accepted = send_slowly(running, sender, number)
     else:
-        assert number is not None  # noqa: S101 (looked at above)
+        assert number is not None  # noqa: S101 (checked above)
         accepted = sender.send(number, batch or max(1, min(1000, round((rate or 100) / 10))), rate)
     stored = wait_until_stored(running.database_url, accepted)
     took = monotonic() - began
     click.echo(f"{len(accepted)} views in {took:.1f} s ({len(accepted) / took:.0f} a second)")
     if stored < len(accepted):
-        click.echo(whereabouts(running, len(accepted) - stored))
+        click.echo(describe_missing(running, len(accepted) - stored))
     click.echo(f"accepted {len(accepted)} stored {stored}")
     sys.exit(0 if stored == len(accepted) == number else 1)
 
 
-def send_slowly(running: Running, sender: Sender, number: int) -> list[str]:
+def send_slowly(running: RunningDemo, sender: Sender, number: int) -> list[str]:
     """Post that many views slowly, with a progress bar. Returns their ids."""
     from local import slow_views
 
@@ -100,33 +100,33 @@ def send_slowly(running: Running, sender: Sender, number: int) -> list[str]:
     click.echo(
         f"{number:,} views, {SLOW_RATE} a second: {number / SLOW_RATE:.0f} s. Kill a worker meanwhile, elsewhere:"
     )
-    click.echo(f"  {program()} workers kill")
+    click.echo(f"  {flixtrail_command()} workers kill")
     with progress() as bar:
-        views = bar.track(islice(one_each(sender.videos()), number), total=number, description="accepted")
+        views = bar.track(islice(one_view_per_viewer(sender.videos()), number), total=number, description="accepted")
         slow_views.send_slowly(running.database_url, sender.post, iter(views), SLOW_RATE, accepted)
     return accepted
 
 
-def whereabouts(running: Running, missing: int) -> str:
-    """Say where the views are that were accepted and not stored yet. None of them is lost."""
+def describe_missing(running: RunningDemo, missing: int) -> str:
+    """Describe where the views are that were accepted and not stored yet. None of them is lost."""
     import sqlite3
 
-    from local.queue import QueueAway
+    from local.errors import BrokerUnreachable
     from streaming_app.recording.outbox import waiting_in
 
     try:
-        outbox = f"{number_of(waiting_in(running.state.outbox), 'view')} in the outbox (the streaming app's disk)"
+        outbox = f"{quantity(waiting_in(running.state.outbox), 'view')} in the outbox (the streaming app's disk)"
     except sqlite3.Error:
         outbox = "the outbox cannot be read"
     try:
         figures = running.queue().figures()
-        workers = f"{number_of(figures.unacked, 'message')} with workers"
-        queue = f"{number_of(figures.ready, 'message')} in the queue, {workers}"
-    except QueueAway:
+        workers = f"{quantity(figures.unacked, 'message')} with workers"
+        queue = f"{quantity(figures.ready, 'message')} in the queue, {workers}"
+    except BrokerUnreachable:
         queue = "the broker does not answer and keeps the others"
     return (
-        f"{number_of(missing, 'view')} still on their way: {outbox}; {queue}. They are stored as soon as everything "
-        f"answers again. This shows how it goes on: {program()} watch"
+        f"{quantity(missing, 'view')} still on their way: {outbox}; {queue}. They are stored as soon as everything "
+        f"answers again. This shows how it goes on: {flixtrail_command()} watch"
     )
 
 
@@ -217,11 +217,7 @@ def retry_after(said: str | None, usual_s: float) -> float:
     return min(float(said), REQUEST_TIMEOUT_S)
 
 
-def number_of(count: int, what: str) -> str:
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
-
-
-def one_each(videos: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def one_view_per_viewer(videos: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     """Yield views without end, each of another viewer. So none waits for a worker that writes the same playback."""
     for view in playbacks(videos):
         if view["kind"] == "started":

@@ -25,10 +25,10 @@ def command(state: Path, *, as_json: bool) -> None:
     """Show the parts of the running demo with their addresses and process ids. With --json, the output is for programs
     and contains the passwords.
     """
-    from local.running_demo import Running
+    from local.running_demo import RunningDemo
     from local.state import State
 
-    running = Running(State(state))
+    running = RunningDemo(State(state))
     if as_json:
         click.echo(json.dumps(running.processes(), indent=2))
     else:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 #: The longest validity, and the default without --expires.
-LONGEST = timedelta(days=400)
+MAX_DURATION = timedelta(days=400)
 
 
 class Duration(click.ParamType[timedelta]):
@@ -29,7 +29,7 @@ class Duration(click.ParamType[timedelta]):
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         match = re.fullmatch(r"([0-9]{1,9})([smhd])", str(value))
         duration = timedelta(**{UNITS[match[2]]: int(match[1])}) if match else timedelta()
-        if not timedelta() < duration <= LONGEST:
+        if not timedelta() < duration <= MAX_DURATION:
             self.fail(f"{value!r} is no time: expected a number and s, m, h or d, at most 400d, such as 1h", param, ctx)
         return duration
 

@@ -1,4 +1,4 @@
-"""`flixtrail trace`: tells what happened to one view, from the logs and the database."""
+"""`flixtrail trace`: shows what happened to one view, from the logs and the database."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from uuid import UUID
 
 import click
 
-from flixtrail.commands.erase import address, number
+from flixtrail.commands.erase import history_database_url
 from flixtrail.commands.options import state_option
 from local.errors import NotRunning
-from local.printable import visible
+from local.printable import quantity, visible
 
 if TYPE_CHECKING:
     from local.log_lines import Log
-    from local.view_trace import Step, Story
+    from local.view_trace import Step, ViewTrace
 
 WIDTH_IN_A_PIPE = 200
-#: For a view that is not stored: where to look next.
-LOOK = "look into `flixtrail dead list`"
+#: For a view that is not stored: the next step for the reader.
+NEXT_STEP = "look into `flixtrail dead list`"
 #: Characters of a log line that are shown. Anybody may have written the line, so it may be very long.
-LONGEST = 2_000
+MAX_CHARACTERS = 2_000
 
 
 @click.command()
@@ -46,7 +46,7 @@ LONGEST = 2_000
 )
 @state_option
 def command(event_id: UUID, logs: str | None, database_url: str | None, state: Path, *, as_json: bool) -> None:
-    """Tell what happened to the view EVENT_ID: when it was recorded, published, committed or refused, and by which
+    """Show what happened to the view EVENT_ID: when it was recorded, published, committed or refused, and by which
     service. Use it if a view seems to be missing.
 
     Exit status 1: nothing is known about the view.
@@ -55,25 +55,25 @@ def command(event_id: UUID, logs: str | None, database_url: str | None, state: P
     flixtrail trace EVENT_ID
     docker compose logs --no-color | flixtrail trace EVENT_ID --logs -
     """  # noqa: D301 (click's \b)
-    from local.view_trace import story
+    from local.view_trace import trace_view
 
-    with sources(logs, state) as found:
-        told = story(str(event_id), found)
+    with open_logs(logs, state) as found:
+        trace = trace_view(str(event_id), found)
     row, why_not = ask_database(event_id, database_url, state if logs is None else None)
     if row and row["stored"]:
-        told.steps.insert(0, recorded(row["stored"]))
-        told.steps.sort(key=lambda step: step.time)
-    ending = conclusion(told, row, why_not)
+        trace.steps.insert(0, recorded_step(row["stored"]))
+        trace.steps.sort(key=lambda step: step.time)
+    ending = conclusion(trace, row, why_not)
     if as_json:
-        click.echo(json.dumps(document(told, row, ending), indent=2, default=plain))
+        click.echo(json.dumps(document(trace, row, ending), indent=2, default=plain))
     else:
-        show(told, ending)
-    if not is_known(told, row):
+        show(trace, ending)
+    if not is_known(trace, row):
         sys.exit(1)
 
 
 @contextmanager
-def sources(logs: str | None, state: Path) -> Iterator[Sequence[Log]]:
+def open_logs(logs: str | None, state: Path) -> Iterator[Sequence[Log]]:
     """Yield the log files. Raises NotRunning if there are none."""
     from local.log_lines import Log, logs_in
     from local.state import State
@@ -105,7 +105,7 @@ def ask_database(event_id: UUID, url: str | None, state: Path | None) -> tuple[d
     if url is None and state is None:
         return None, "no database was named (--database-url)"
     try:
-        engine = connect(address(url, state or Path()), pool_size=1)
+        engine = connect(history_database_url(url, state or Path()), pool_size=1)
     except NotRunning:
         return None, "the demo is not running"
     try:
@@ -116,7 +116,7 @@ def ask_database(event_id: UUID, url: str | None, state: Path | None) -> tuple[d
         engine.dispose()
 
 
-def recorded(stored: dict[str, Any]) -> Step:
+def recorded_step(stored: dict[str, Any]) -> Step:
     """Make the step "recorded" from the view's row."""
     from local.view_trace import Step
 
@@ -124,53 +124,53 @@ def recorded(stored: dict[str, Any]) -> Step:
     return Step(stored["received_at"], "database", "recorded", details)
 
 
-def is_known(told: Story, row: dict[str, Any] | None) -> bool:
-    return bool(told.steps) or bool(row and row["erased"])
+def is_known(trace: ViewTrace, row: dict[str, Any] | None) -> bool:
+    return bool(trace.steps) or bool(row and row["erased"])
 
 
-def conclusion(told: Story, row: dict[str, Any] | None, why_not: str) -> str:
-    """Say how the story ended, and what is missing."""
+def conclusion(trace: ViewTrace, row: dict[str, Any] | None, why_not: str) -> str:
+    """Describe how it ended, and what is missing."""
     if row is None:
-        seen = told.steps[-1] if told.steps else None
+        seen = trace.steps[-1] if trace.steps else None
         said = f"last seen {seen.what} at {clock(seen.time)}" if seen else "nothing is known of it"
-        return f"{said}; told from the logs only: {why_not}"
+        return f"{said}; from the logs only: {why_not}"
     if row["stored"]:
-        return f"stored; {of_playback(row['playback'])}"
+        return f"stored; {playback_text(row['playback'])}"
     if row["erased"]:
         return "not stored: its viewer was erased"
-    return not_stored(told) if told.steps else "nothing is known of it: not stored, and in none of the logs"
+    return not_stored_text(trace) if trace.steps else "nothing is known of it: not stored, and in none of the logs"
 
 
-def not_stored(told: Story) -> str:
-    """Say how far the view came."""
-    refused = told.last("refused, dead-lettered", "given up, dead-lettered")
-    committed = told.last("committed", "redelivered, committed")
+def not_stored_text(trace: ViewTrace) -> str:
+    """Describe how far the view came."""
+    refused = trace.last("refused, dead-lettered", "given up, dead-lettered")
+    committed = trace.last("committed", "redelivered, committed")
     if refused and not (committed and committed.time > refused.time and committed.task_id != refused.task_id):
-        return f"not stored: refused ({refused.details}); {LOOK}"
+        return f"not stored: refused ({refused.details}); {NEXT_STEP}"
     if committed:
         return "not stored, though a worker committed its batch: its viewer was erased, perhaps"
-    sent = told.last("published", "sent from the outbox")
+    sent = trace.last("published", "sent from the outbox")
     if sent:
-        return f"not stored; last seen {sent.what} at {clock(sent.time)} in task {sent.task_id}; {LOOK}"
-    last = told.steps[-1]
+        return f"not stored; last seen {sent.what} at {clock(sent.time)} in task {sent.task_id}; {NEXT_STEP}"
+    last = trace.steps[-1]
     return f"not stored; last seen {last.what} at {clock(last.time)}: it is sent when the broker is back"
 
 
-def of_playback(playback: dict[str, Any] | None) -> str:
+def playback_text(playback: dict[str, Any] | None) -> str:
     if playback is None:
         return "its playback is missing"
     finished = ", finished" if playback["finished"] else ""
-    events = number(playback["events"], "event")
+    events = quantity(playback["events"], "event")
     return f"playback {playback['playback_id']}: {events}, at {playback['position_s']:g} s{finished}"
 
 
-def document(told: Story, row: dict[str, Any] | None, ending: str) -> dict[str, Any]:
-    """Return the story for programs. `stored` is null if it is not stored, and absent if no database was asked."""
+def document(trace: ViewTrace, row: dict[str, Any] | None, ending: str) -> dict[str, Any]:
+    """Return the trace for programs. `stored` is null if it is not stored, and absent if no database was asked."""
     return {
-        "event_id": told.event_id,
-        "trace_ids": told.trace_ids,
-        "task_ids": [*told.task_ids, *told.maybe_task_ids],
-        "story": [asdict(step) for step in told.steps],
+        "event_id": trace.event_id,
+        "trace_ids": trace.trace_ids,
+        "task_ids": [*trace.task_ids, *trace.maybe_task_ids],
+        "story": [asdict(step) for step in trace.steps],
         **(row or {}),
         "conclusion": ending,
     }
@@ -181,7 +181,7 @@ def plain(value: object) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def show(told: Story, ending: str) -> None:
+def show(trace: ViewTrace, ending: str) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -190,16 +190,18 @@ def show(told: Story, ending: str) -> None:
     for column in ("time", "service", "what"):
         table.add_column(column, no_wrap=True)
     table.add_column("details", overflow="fold")
-    for step in told.steps:
+    for step in trace.steps:
         bad = "dead-lettered" in step.what
         what = Text(visible(step.what), style="bold red" if bad else "bold")
         # A log line has as many ids as its message has views, so it may be very long. It is cut.
-        table.add_row(Text(clock(step.time)), Text(visible(step.service)), what, Text(visible(step.details, LONGEST)))
-    click.echo(f"view {told.event_id}" + "".join(f", trace {visible(trace)}" for trace in told.trace_ids))
+        table.add_row(
+            Text(clock(step.time)), Text(visible(step.service)), what, Text(visible(step.details, MAX_CHARACTERS))
+        )
+    click.echo(f"view {trace.event_id}" + "".join(f", trace {visible(trace_id)}" for trace_id in trace.trace_ids))
     console = Console(highlight=False)
     if table.rows:
         console.print(table) if console.is_terminal else Console(width=WIDTH_IN_A_PIPE, highlight=False).print(table)
-    click.echo(visible(ending, LONGEST))
+    click.echo(visible(ending, MAX_CHARACTERS))
 
 
 def clock(time: datetime) -> str:

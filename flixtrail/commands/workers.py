@@ -19,12 +19,12 @@ import psutil
 from flixtrail.commands.options import Group, Name, state_option
 from local import service_parts
 from local.errors import DemoError
-from local.pasteable_commands import program
-from local.queue import VISIBILITY_S
-from local.running_demo import Running, Worker
+from local.pasteable_commands import flixtrail_command
+from local.queue import VISIBILITY_TIMEOUT_S
+from local.running_demo import RunningDemo, Worker
 from local.state import State
-from local.supervisor import tree
-from local.unacknowledged import Frozen, Held, held_by, note_frozen
+from local.supervisor import process_tree
+from local.unacknowledged import FrozenWorker, Unacknowledged, record_frozen, unacknowledged_by
 from service.waiting import wait_until
 
 #: Seconds to wait for a worker to stop. It finishes what it writes first; after `stop_wait_s` the supervisor kills it.
@@ -44,7 +44,7 @@ def command() -> None:
     """
 
 
-def worker_command(function: Callable[[Running, str | None], None]) -> Callable[[Running, str | None], None]:
+def worker_command(function: Callable[[RunningDemo, str | None], None]) -> Callable[[RunningDemo, str | None], None]:
     """Make a subcommand that gets the running demo and an optional worker name."""
 
     @command.command(name=function.__name__, help=function.__doc__)
@@ -52,13 +52,13 @@ def worker_command(function: Callable[[Running, str | None], None]) -> Callable[
     @state_option
     @wraps(function)
     def run(name: str | None, state: Path, **_: Any) -> None:
-        function(Running(State(state)), name)
+        function(RunningDemo(State(state)), name)
 
     return function
 
 
 @worker_command
-def add(running: Running, name: str | None) -> None:
+def add(running: RunningDemo, name: str | None) -> None:
     """Start one more worker. With NAME: start a worker that was stopped."""
     names = [worker.name for worker in running.workers()]
     if name is None:
@@ -77,8 +77,8 @@ def add(running: Running, name: str | None) -> None:
 
 
 @worker_command
-def stop(running: Running, name: str | None) -> None:
-    """Stop a worker in order. It finishes what it writes, and the rest goes back to the queue. It stays stopped.
+def stop(running: RunningDemo, name: str | None) -> None:
+    """Stop a worker in order. It finishes what it writes, and RabbitMQ requeues its other messages. It stays stopped.
     Without NAME, this is the last worker.
     """
     workers = [worker for worker in running.workers() if worker.pid]
@@ -87,42 +87,42 @@ def stop(running: Running, name: str | None) -> None:
     running.supervisor.stop(worker.name)
     if not wait_until(lambda: not running.status()[worker.name].pid, STOP_TIMEOUT_S):
         raise DemoError(f"{worker.name} has not stopped within {STOP_TIMEOUT_S} s")
-    click.echo(f"{worker.name} was stopped. This starts it again: {program()} workers add {worker.name}")
+    click.echo(f"{worker.name} was stopped. This starts it again: {flixtrail_command()} workers add {worker.name}")
 
 
 @worker_command
-def kill(running: Running, name: str | None) -> None:
+def kill(running: RunningDemo, name: str | None) -> None:
     """Kill a worker and its children (kill -9). Without NAME, this is the worker with the most messages. Its messages
     are delivered to another worker, and the supervisor starts it again.
     """
-    worker = chosen(running, name, {"running", "frozen"})
-    held = held_by(running, worker)
+    worker = choose_worker(running, name, {"running", "frozen"})
+    unacknowledged = unacknowledged_by(running, worker)
     signal_all(worker, signal.SIGKILL)
-    click.echo(f"{worker.name} was killed (process {worker.pid}){what_it_held(held)}")
-    click.echo(what_comes_now(running, held))
+    click.echo(f"{worker.name} was killed (process {worker.pid}){unacknowledged_text(unacknowledged)}")
+    click.echo(redelivery_text(running, unacknowledged))
 
 
-def what_it_held(held: Held | None) -> str:
-    return "" if held is None else f"; it held {held}"
+def unacknowledged_text(unacknowledged: Unacknowledged | None) -> str:
+    return "" if unacknowledged is None else f"; it had {unacknowledged}"
 
 
-def what_comes_now(running: Running, held: Held | None) -> str:
-    """Say in a sentence what happens to its messages."""
-    if held is not None and not held.messages:
+def redelivery_text(running: RunningDemo, unacknowledged: Unacknowledged | None) -> str:
+    """Describe in a sentence what happens to the messages of a killed worker."""
+    if unacknowledged is not None and not unacknowledged.messages:
         return (
-            "So nothing has to be delivered again. To kill a worker while it holds messages, let views flow slowly, "
-            f"and kill it meanwhile: {program()} send --slow"
+            "So no message has to be delivered again. To kill a worker that has unacknowledged messages, send views "
+            f"slowly, and kill it meanwhile: {flixtrail_command()} send --slow"
         )
     if running.learner_mode:
         return (
-            f"Another worker gets what it held at the latest {VISIBILITY_S} s after it was read: then PostgreSQL shows "
-            "the messages again."
+            f"At the latest {VISIBILITY_TIMEOUT_S} s after it read them, PostgreSQL shows these messages again. Then "
+            "another worker gets them."
         )
-    return "RabbitMQ sees that the connection is gone and delivers what it held to another worker, at once."
+    return "RabbitMQ sees that the connection is closed, and delivers these messages to another worker at once."
 
 
 @worker_command
-def freeze(running: Running, name: str | None) -> None:
+def freeze(running: RunningDemo, name: str | None) -> None:
     """Freeze a worker (SIGSTOP), to see what happens if a worker hangs. It lives and keeps its messages, but does
     nothing. Without NAME, this is the worker with the most messages.
 
@@ -131,33 +131,35 @@ def freeze(running: Running, name: str | None) -> None:
     and delivers its messages to another worker.
     In learner mode: messages come back 15 s after the worker read them.
     """  # noqa: D301 (click's \b)
-    worker = chosen(running, name, {"running"})
+    worker = choose_worker(running, name, {"running"})
     if worker.state == "frozen":
-        raise DemoError(f"{worker.name} is frozen already. This lets it go on: {program()} workers thaw {worker.name}")
-    note = note_frozen(running, worker)
+        raise DemoError(
+            f"{worker.name} is frozen already. This lets it continue: {flixtrail_command()} workers thaw {worker.name}"
+        )
+    note = record_frozen(running, worker)
     signal_all(worker, signal.SIGSTOP)
-    click.echo(f"{worker.name} is frozen (process {worker.pid}); it holds {Held(note.messages, note.views)}")
-    click.echo(what_follows(running, note))
-    click.echo(f"kill it now        {program()} workers kill {worker.name}")
-    click.echo(f"let it go on       {program()} workers thaw {worker.name}")
+    click.echo(f"{worker.name} is frozen (process {worker.pid}); it has {Unacknowledged(note.messages, note.views)}")
+    click.echo(frozen_text(running, note))
+    click.echo(f"kill it now        {flixtrail_command()} workers kill {worker.name}")
+    click.echo(f"let it continue    {flixtrail_command()} workers thaw {worker.name}")
 
 
-def what_follows(running: Running, note: Frozen) -> str:
-    """Say what happens to a frozen worker's messages, and when."""
+def frozen_text(running: RunningDemo, note: FrozenWorker) -> str:
+    """Describe what happens to a frozen worker's messages, and when."""
     when = datetime.fromtimestamp(note.gives_up_at).strftime("%H:%M:%S")  # noqa: DTZ006 (the reader's own clock)
     if running.learner_mode:
         return (
-            f"In {note.left_s} s at the latest, at {when}, PostgreSQL shows what it holds to the other workers. It "
+            f"In {note.left_s} s at the latest, at {when}, PostgreSQL shows its messages to the other workers. It "
             "reads no new messages meanwhile."
         )
     return (
-        "RabbitMQ does not know it yet, and goes on delivering to it. It misses the worker's heartbeats and closes the "
-        f"connection in about {note.left_s} s, at {when}: then another worker gets what this one holds."
+        "RabbitMQ has not noticed it yet, and continues to deliver to it. Because the worker's heartbeats are missing, "
+        f"it closes the connection in about {note.left_s} s, at {when}. Then another worker gets the messages."
     )
 
 
 @worker_command
-def thaw(running: Running, name: str | None) -> None:
+def thaw(running: RunningDemo, name: str | None) -> None:
     """Let a frozen worker continue. Without NAME, all frozen workers continue."""
     frozen = [worker for worker in running.workers() if worker.state == "frozen"]
     workers = frozen if name is None else [running.worker(name)]
@@ -165,10 +167,10 @@ def thaw(running: Running, name: str | None) -> None:
         raise DemoError("no worker is frozen" if not frozen else f"{workers[0].name} is not frozen")
     for worker in workers:
         signal_all(worker, signal.SIGCONT)
-        click.echo(f"{worker.name} goes on")
+        click.echo(f"{worker.name} continues")
 
 
-def chosen(running: Running, name: str | None, states: set[str]) -> Worker:
+def choose_worker(running: RunningDemo, name: str | None, states: set[str]) -> Worker:
     """Return the worker of that name. Without a name: the worker in one of these states that has the most messages."""
     if name is not None:
         worker = running.worker(name)
@@ -178,7 +180,7 @@ def chosen(running: Running, name: str | None, states: set[str]) -> Worker:
     workers = [worker for worker in running.workers() if worker.state in states]
     if not workers:
         raise DemoError("no worker runs just now")
-    return max(workers, key=lambda worker: (held_by(running, worker) or Held(0)).messages)
+    return max(workers, key=lambda worker: (unacknowledged_by(running, worker) or Unacknowledged(0)).messages)
 
 
 def last(workers: list[Worker]) -> Worker:
@@ -189,17 +191,17 @@ def last(workers: list[Worker]) -> Worker:
 
 
 def signal_all(worker: Worker, number: int) -> None:
-    """Send a signal to a worker and its children. The parent comes first, because it would start dead
+    """Send a signal to a worker and its children. The parent comes first, because it starts dead
     children again.
     """
-    for process in tree(worker.pid):
+    for process in process_tree(worker.pid):
         try:
             process.send_signal(number)
         except psutil.NoSuchProcess:
             continue
 
 
-def addresses(running: Running) -> service_parts.Addresses:
+def addresses(running: RunningDemo) -> service_parts.Addresses:
     """Return the addresses that a new worker needs."""
     broker = running.document["broker"]
     return service_parts.Addresses(

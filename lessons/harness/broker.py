@@ -15,7 +15,7 @@ import psutil
 from lessons.harness.management import Management
 from local import leftover_processes
 from local.errors import AlreadyRunning, DemoError
-from local.ports import keep
+from local.ports import allocate
 from local.rabbitmq import RabbitMQ
 from local.rabbitmq_programs import HOW_TO_INSTALL, is_installed
 from local.state import State
@@ -93,7 +93,7 @@ class Container:
 
     def __init__(self, image: str, state: State) -> None:
         self._image = image
-        self._ports = keep(state, ("container amqp", "container management"))
+        self._ports = allocate(state, ("container amqp", "container management"))
         self._password = state.secret("broker_password")
 
     @property
@@ -150,7 +150,7 @@ def running(folder: Path, image: str | None = None) -> Iterator[Broker]:
         except AlreadyRunning:
             raise DemoError(f"Lessons are running on {state.folder} already. STATE=./var2 is another folder.") from None
         leftover_processes.end(leftover_processes.processes(state.folder, works_in=state.folder / "postgres"))
-        state.prepare()
+        state.make_subfolders()
         broker = PrivateNode(state) if image is None else Container(image, state)
         stack.callback(broker.stop)
         broker.start()

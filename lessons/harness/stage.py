@@ -24,7 +24,7 @@ from kombu import Connection
 from lessons.harness.broker import Broker
 from lessons.harness.events import Broken, Explained, Moved, Proved, Said, Teller
 from lessons.harness.management import Management
-from local.environment import clean
+from local.environment import inherited_environment
 from local.unsupervised_part import ROOT
 
 T = TypeVar("T")
@@ -124,7 +124,7 @@ class Stage:
         """
         process = subprocess.Popen(
             [sys.executable, *arguments],
-            env={**clean(AMQP_URL=self.url, PYTHONUNBUFFERED="1"), **environment},
+            env={**inherited_environment(AMQP_URL=self.url, PYTHONUNBUFFERED="1"), **environment},
             stdout=subprocess.PIPE,
             text=True,
             cwd=ROOT,

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
-from local.environment import clean
+from local.environment import inherited_environment
 from local.unsupervised_part import ROOT
 from proof.bench import traffic
 from proof.bench.errors import BenchError, Lost
@@ -52,7 +52,7 @@ def _produce(systems: Systems, lines: Sequence[str], exchange: str, routing_key:
         check=False,
         cwd=ROOT,
         start_new_session=True,
-        env=clean(AMQP_URL=systems.nodes.broker_url),
+        env=inherited_environment(AMQP_URL=systems.nodes.broker_url),
     )
     if done.returncode:
         raise BenchError(f"The producer of a backlog failed:\n{done.stderr[-2000:]}")

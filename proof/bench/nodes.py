@@ -14,7 +14,7 @@ from typing import Self
 import psycopg
 
 from local import leftover_processes, service_parts
-from local.environment import clean
+from local.environment import inherited_environment
 from local.errors import AlreadyRunning
 from local.postgres import HISTORY, Postgres
 from local.rabbitmq import RabbitMQ
@@ -62,7 +62,7 @@ class Nodes:
             raise BenchError(f"A benchmark is running on {self.state.folder} already: wait for its end.") from None
         try:
             self._clear()
-            self.state.prepare()
+            self.state.make_subfolders()
             self._start()
         except BaseException:
             self.__exit__()
@@ -79,13 +79,13 @@ class Nodes:
         """End the processes of this run, or of an earlier one that was killed, and delete its data. Logs stay."""
         data = self.state.folder / "postgres"
         leftover_processes.end(leftover_processes.processes(self.state.folder, works_in=data))
-        self.state.forget()
+        self.state.remove_runtime_files()
         for folder in (data, self.state.folder / "rabbitmq", self.state.outbox):
             shutil.rmtree(folder, ignore_errors=True)
 
     def _start(self) -> None:
         shutil.rmtree(self.state.logs, ignore_errors=True)
-        self.state.prepare()
+        self.state.make_subfolders()
         rabbitmq = RabbitMQ(self.state)
         rabbitmq.configure()
         configuration = rabbitmq.home / "rabbitmq.conf"
@@ -134,7 +134,7 @@ class Nodes:
 
     def migrate(self, database: str) -> None:
         """Make our tables with our own migrations."""
-        environment = clean(DATABASE_URL=self.postgres.url(database))
+        environment = inherited_environment(DATABASE_URL=self.postgres.url(database))
         done = subprocess.run(service_parts.migrations(), env=environment, cwd=ROOT, capture_output=True, text=True)  # noqa: S603, PLW1510
         if done.returncode:
             raise BenchError(f"The migrations failed:\n{done.stdout}{done.stderr}")

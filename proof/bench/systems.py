@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import cached_property
 
 from local import ports, service_parts, view_counts
-from local.environment import clean
+from local.environment import inherited_environment
 from local.part import Part
 from local.postgres import HISTORY
 from local.service_parts import WORKER_PROCESSES
@@ -74,7 +74,7 @@ class System:
                 lambda: view_counts.connected_processes(url) >= WEB_PROCESSES, "its processes reached RabbitMQ"
             )
         else:
-            self.web.wait(lambda: ports.answers(self.port), "it listened")
+            self.web.wait(lambda: ports.is_listening(self.port), "it listened")
 
     def start_worker(self) -> None:
         if self.worker and not self.worker.processes():
@@ -110,7 +110,7 @@ class Systems:
     def __init__(self, nodes: Nodes) -> None:
         self.nodes = nodes
         names = ("history_api", *(f"web {name}" for name in (OURS, USUAL, BATCHES, ACTORS, NOOP)))
-        self._ports = ports.keep(nodes.state, names)
+        self._ports = ports.allocate(nodes.state, names)
         self._made: dict[str, System] = {}
         self.videos = samples(nodes.state.cache)
 
@@ -163,7 +163,7 @@ class Systems:
         python = python_of(name)
         target = f"proof.bench.peers.{module}"
         port = str(self._ports[f"web {name}"])
-        environment = clean(
+        environment = inherited_environment(
             AMQP_URL=self.nodes.broker_url, DATABASE_URL=self.nodes.postgres.url(PEERS), WEB_THREADS=str(WEB_THREADS)
         )
         granian = ("-m", "granian", "--interface", "wsgi", "--no-ws", "--http", "1", "--log-level", "warning")
@@ -190,7 +190,7 @@ class Systems:
         return Program(dataclasses.replace(part, argv=tuple(argv), environment=environment), self.nodes.state)
 
     def history_api_answers(self) -> bool:
-        return ports.answers(self._ports["history_api"])
+        return ports.is_listening(self._ports["history_api"])
 
     def history_api(self, database: str) -> Program:
         """Return a history API over one database, for the streaming app's pages."""

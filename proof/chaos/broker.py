@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-from local.environment import clean
+from local.environment import inherited_environment
 from local.errors import DemoError
 from local.part import Part
 from local.rabbitmq import RabbitMQ
@@ -54,7 +54,7 @@ class PrivateBroker(RabbitMQ):
         """Run `rabbitmqctl`. Returns whether it succeeded."""
         script = server_script()
         assert script, "it was started"  # noqa: S101
-        environment = clean(
+        environment = inherited_environment(
             HOME=str(self.home),
             RABBITMQ_CONF_ENV_FILE=f"{self.home}/none",
             ERL_EPMD_PORT=str(self._ports["epmd"]),
@@ -106,12 +106,12 @@ class BrokerInContainer(RabbitMQ):
         return Part(
             name="rabbitmq",
             argv=(self._docker, "start", "--attach", self._name),
-            environment=clean(),
+            environment=inherited_environment(),
             priority=20,
             stop_wait_s=3,
         )
 
-    def knows_its_queues(self) -> bool:
+    def queue_names_on_disk(self) -> bool:
         """Return True: newer versions write a queue's name to disk before they answer."""
         return True
 

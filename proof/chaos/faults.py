@@ -14,7 +14,7 @@ from typing import Protocol
 
 import psutil
 
-from local.supervisor import Supervisor, servers, tree
+from local.supervisor import Supervisor, process_tree, web_processes
 from proof.chaos import victims
 from proof.chaos.broker import TOO_LITTLE_MEMORY, USUAL_MEMORY, BrokerInContainer, PrivateBroker
 from proof.chaos.proxy import BOTH, ProxyProcess
@@ -147,7 +147,7 @@ def _down(scene: Scene, part: str) -> Iterator[None]:
     if part == "broker":
         _node(scene).kill(_pid(scene, name) or 0)
     else:
-        victims.kill(tree(_pid(scene, name)))
+        victims.kill(process_tree(_pid(scene, name)))
     try:
         yield
     finally:
@@ -338,12 +338,12 @@ def _pid(scene: Scene, name: str) -> int | None:
 
 def _whole(found: Sequence[psutil.Process]) -> list[psutil.Process]:
     """Return these processes and all their descendants."""
-    return [process for one in found for process in tree(one.pid)]
+    return [process for one in found for process in process_tree(one.pid)]
 
 
 def _servers(found: Sequence[psutil.Process]) -> list[psutil.Process]:
     """Return these and the web processes below them, without those that read videos: these may write no file at all."""
-    return [process for one in found for process in servers(one.pid)]
+    return [process for one in found for process in web_processes(one.pid)]
 
 
 def _retry(action: Callable[[], bool], timeout_s: float, otherwise: Exception) -> None:

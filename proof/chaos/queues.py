@@ -9,7 +9,8 @@ from kombu import Connection
 from kombu.message import Message
 from kombu.transport.base import StdChannel
 
-from local.queue import Queue, QueueAway
+from local.errors import BrokerUnreachable
+from local.queue import Queue
 from view_events import topology
 
 CONNECT_S = 2
@@ -43,7 +44,7 @@ class Queues:
         """Return how many workers consume messages; 0 if it is unknown."""
         try:
             return self._queue.consumers()
-        except QueueAway:
+        except BrokerUnreachable:
             return 0
 
     def dead_letters(self) -> list[Message]:

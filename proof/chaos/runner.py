@@ -146,7 +146,7 @@ def _interruptible(stack: ChaosStack) -> Iterator[threading.Event]:
 def _running(stack: ChaosStack, screen: Screen) -> Iterator[None]:
     """Inside the block, the stack runs, and parts that die are restarted."""
     guard = threading.Thread(target=stack.watch, name="guard", daemon=True)
-    stack.clear()
+    stack.end_leftovers()
     try:
         with screen.moving("starting PostgreSQL, the broker, the streaming app, the history API, workers"):
             stack.start()

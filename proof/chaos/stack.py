@@ -24,7 +24,7 @@ from local.rabbitmq import RabbitMQ
 from local.settings import DemoSettings
 from local.stack import Stack
 from local.state import State
-from local.terminal_output import Teller
+from local.terminal_output import TerminalOutput
 from proof.chaos.broker import BrokerInContainer, PrivateBroker
 from proof.chaos.proxy import ProxyProcess
 
@@ -37,7 +37,7 @@ APP = "proof.chaos.killing"
 LINKED = ("web_broker", "worker_broker", "worker_database", "web_history", "page_web", "web")
 
 
-class LogTeller(Teller):
+class LogOutput(TerminalOutput):
     """Writes to a log, because in this run it is no news that parts die."""
 
     def __init__(self, path: Path) -> None:
@@ -60,10 +60,10 @@ class ChaosStack(Stack):
         image: str | None = None,
         kind: Literal["rabbitmq", "embedded"] = "rabbitmq",
     ) -> None:
-        state.prepare()
-        self._links = ports.keep(state, LINKED)
+        state.make_subfolders()
+        self._links = ports.allocate(state, LINKED)
         settings = DemoSettings(port=self._links["web"], workers=WORKERS, broker=kind, videos=videos)
-        super().__init__(settings, state, LogTeller(state.log("stack")))
+        super().__init__(settings, state, LogOutput(state.log("stack")))
         self.videos = videos
         self._proxy = proxy
         self._image = image

@@ -9,7 +9,7 @@ import psutil
 
 from local import service_parts
 from local.part import PartStatus
-from local.supervisor import Supervisor, servers, tree
+from local.supervisor import Supervisor, process_tree, web_processes
 
 BROKER, DATABASE = "rabbitmq", "postgres"
 Parts = Mapping[str, PartStatus]
@@ -31,11 +31,11 @@ def processes(supervisor: Supervisor, part: str, which: int) -> list[psutil.Proc
 
 
 def _web_main(status: Parts, _which: int) -> list[psutil.Process]:
-    return tree(status[service_parts.WEB].pid)[:1]
+    return process_tree(status[service_parts.WEB].pid)[:1]
 
 
 def _web_child(status: Parts, which: int) -> list[psutil.Process]:
-    return _one(servers(status[service_parts.WEB].pid)[1:], which)
+    return _one(web_processes(status[service_parts.WEB].pid)[1:], which)
 
 
 def _worker_parent(status: Parts, which: int) -> list[psutil.Process]:
@@ -47,16 +47,16 @@ def _worker_child(status: Parts, which: int) -> list[psutil.Process]:
 
 
 def _database(status: Parts, _which: int) -> list[psutil.Process]:
-    return tree(status[DATABASE].pid)
+    return process_tree(status[DATABASE].pid)
 
 
 def _database_backend(status: Parts, which: int) -> list[psutil.Process]:
-    return _one([process for process in tree(status[DATABASE].pid)[1:] if _serves_somebody(process)], which)
+    return _one([process for process in process_tree(status[DATABASE].pid)[1:] if _serves_somebody(process)], which)
 
 
 def _everything(status: Parts, _which: int) -> list[psutil.Process]:
     # Without the broker, which may be in a container.
-    return [process for name, one in status.items() if name != BROKER for process in tree(one.pid)]
+    return [process for name, one in status.items() if name != BROKER for process in process_tree(one.pid)]
 
 
 FIND: dict[str, Callable[[Parts, int], list[psutil.Process]]] = {
@@ -73,7 +73,7 @@ FIND: dict[str, Callable[[Parts, int], list[psutil.Process]]] = {
 def _worker(status: Parts, which: int) -> list[psutil.Process]:
     """Return one worker: its parent and its children."""
     workers = sorted(name for name in status if name.startswith(service_parts.WORKER))
-    return tree(status[workers[which % len(workers)]].pid)
+    return process_tree(status[workers[which % len(workers)]].pid)
 
 
 def _one(found: Sequence[psutil.Process], which: int) -> list[psutil.Process]:

@@ -46,7 +46,9 @@ def configured(demo: Demo, lines: str, file: str = "rabbitmq.conf") -> Iterator[
         until(lambda: not view_counts.connected_processes(demo.url), 10, what="the app to notice")
 
     restart_with(f"{usual or ''}\n{lines}\n")
-    until(lambda: ports.answers(urlsplit(demo.status()["broker"]["url"]).port or 0), 40, what="the broker to start")
+    until(
+        lambda: ports.is_listening(urlsplit(demo.status()["broker"]["url"]).port or 0), 40, what="the broker to start"
+    )
     try:
         yield
     finally:

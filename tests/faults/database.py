@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import psycopg
 
-from local.supervisor import tree
+from local.supervisor import process_tree
 from tests.conftest import Demo
 from tests.waiting import until
 
@@ -40,7 +40,7 @@ def refusing(demo: Demo) -> Iterator[None]:
 @contextmanager
 def frozen(demo: Demo) -> Iterator[None]:
     """All of its processes stand still: connections stay open, the kernel takes new ones, and nothing answers."""
-    processes = tree(demo.status()["database"]["pid"])
+    processes = process_tree(demo.status()["database"]["pid"])
     for process in processes:
         process.suspend()
     try:

@@ -12,7 +12,7 @@ import pytest
 import celeryconfig
 from flixtrail.commands.workers import addresses
 from local import service_parts
-from local.supervisor import tree
+from local.supervisor import process_tree
 from tests.client import Client, a_view
 from tests.conftest import Demo
 from tests.demo import ROOT
@@ -108,7 +108,7 @@ def test_a_worker_is_not_locked_out_by_its_own_old_connection(demo: Demo) -> Non
             until(lambda: len(broker.prefetches()) == consumers + 1, 15, what="the new process to consume")
             assert again.poll() is None
         finally:
-            for process in tree(again.pid):
+            for process in process_tree(again.pid):
                 process.kill()
             again.wait()
     all_consume(demo, CONSUMING_AGAIN_S)

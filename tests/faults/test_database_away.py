@@ -80,7 +80,7 @@ def test_workers_hold_their_messages_while_postgresql_is_away(
     # A line for each process at most, however often it tried and however many messages it had.
     assert 0 < logged(demo, AWAY) - away <= processes
     assert logged(demo, BACK) - back == logged(demo, AWAY) - away
-    # Held, not sent round in circles; and nobody died of it.
+    # Unacknowledged, not sent round in circles; and nobody died of it.
     assert demo.redelivered() == redelivered
     assert pids(demo) == workers
 
@@ -107,7 +107,7 @@ def test_a_worker_that_waits_for_postgresql_stops_when_it_is_told_to(
     before = len(log.read_text())
     with fault(demo):
         ids = [accepted(client, a_view()) for _ in range(MESSAGES)]
-        until(lambda: demo.running().queue().figures().held.get(name), what="the worker to hold something")
+        until(lambda: demo.running().queue().figures().unacked_by_worker.get(name), what="the worker to hold something")
         supervisor.stop(name)
         until(lambda: supervisor.status()[name].stopped, what="the worker to leave")
     # By itself. A worker that had not left would have been killed.

@@ -276,9 +276,9 @@ def test_innocents_that_reach_the_limit_with_their_workers_are_stored(demo: Demo
 def given_up_after_another_crash(demo: Demo) -> bool:
     """Kills the workers, if all messages that are still in `history` are held by them: delivered or ahead of it."""
     figures = demo.running().queue().figures()
-    if figures.ready == 0 and any(figures.held.values()):
+    if figures.ready == 0 and any(figures.unacked_by_worker.values()):
         kill(demo)
-    left = figures.ready + sum(figures.held.values())
+    left = figures.ready + sum(figures.unacked_by_worker.values())
     return left == 0 and waiting(demo, ALONE.name) > 0
 
 

@@ -19,7 +19,7 @@ from kombu import Connection
 
 from flixtrail.commands.workers import signal_all
 from history_worker.store.erasure import erase
-from local.queue import QueueAway
+from local.errors import BrokerUnreachable
 from service.database import connect
 from tests.client import Client, a_view
 from tests.conftest import Demo
@@ -136,7 +136,7 @@ WAYS: list[Way] = [
 def unacked(demo: Demo) -> int:
     try:
         return demo.running().queue().figures().unacked
-    except QueueAway:
+    except BrokerUnreachable:
         return 0
 
 

@@ -12,7 +12,7 @@ import urllib3
 
 from flixtrail.commands.workers import addresses
 from local import service_parts
-from local.supervisor import tree
+from local.supervisor import process_tree
 from tests.conftest import Demo
 from tests.demo import ROOT
 from tests.waiting import until
@@ -81,7 +81,7 @@ def _start_again(demo: Demo, environment: dict[str, str]) -> None:
     for worker in before:
         part = service_parts.worker(running.state, worker.name, addresses(running))
         running.supervisor.add(replace(part, environment={**part.environment, "PYTHONPATH": str(ROOT), **environment}))
-        for process in tree(worker.pid):
+        for process in process_tree(worker.pid):
             try:
                 process.kill()
             except psutil.NoSuchProcess:

@@ -21,7 +21,7 @@ from service.database import connect
 def a_server() -> Iterator[str]:
     """The SQLAlchemy URL of an empty database on a server of its own. Gone afterwards."""
     state = State(Path(tempfile.mkdtemp(prefix="flixtrail-test-")))
-    state.prepare()
+    state.make_subfolders()
     postgres = Postgres(state)
     postgres.initialise()
     server = Program(postgres.part(), state)
@@ -32,7 +32,7 @@ def a_server() -> Iterator[str]:
         yield postgres.url().replace("postgresql://", "postgresql+psycopg://")
     finally:
         server.stop()
-        state.forget()
+        state.remove_runtime_files()
         shutil.rmtree(state.folder, ignore_errors=True)
 
 

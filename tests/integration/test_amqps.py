@@ -23,6 +23,7 @@ from celery import Celery
 
 from lessons.harness.broker import PrivateNode
 from local import connection_check, ports
+from local.errors import ServerUnreachable
 from local.state import State
 from service import addresses
 from service.settings import BrokerSettings, read
@@ -84,10 +85,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     expired = ours.issue("expired server", "IP:127.0.0.1", expired=True)
     state = State(folder / "state")
     state.make()
-    state.prepare()
+    state.make_subfolders()
     node = PrivateNode(state)
-    port = ports.keep(state, ("amqps",))["amqps"]
-    with (state.plain / "rabbitmq" / "rabbitmq.conf").open("a") as configuration:
+    port = ports.allocate(state, ("amqps",))["amqps"]
+    with (state.safe_path / "rabbitmq" / "rabbitmq.conf").open("a") as configuration:
         configuration.write(f"""
 listeners.ssl.1 = 127.0.0.1:{port}
 ssl_options.cacertfile = {ours.file}
@@ -111,7 +112,7 @@ ssl_options.fail_if_no_peer_cert = true
             )
     finally:
         node.stop()
-        state.forget()
+        state.remove_runtime_files()
 
 
 @contextmanager
@@ -227,7 +228,7 @@ def test_the_streaming_app_says_it_too(site: Site, what: str) -> None:
 @pytest.mark.parametrize("what", WRONG)
 def test_it_is_told_in_time(site: Site, what: str) -> None:
     url, began = whole_address(wrong_settings(site, what)), monotonic()
-    with pytest.raises(connection_check.Unreachable, match=WRONG[what]):
+    with pytest.raises(ServerUnreachable, match=WRONG[what]):
         connection_check.broker(url)
     # Without the start of the program, which is slow on a busy machine.
     assert monotonic() - began < TOLD_S

@@ -133,7 +133,7 @@ def test_the_tour_shows_a_redelivery(either: Demo) -> None:
     either.settled()
     said = either.cli("tour", timeout_s=150)
     assert "\x1b" not in said
-    held = re.search(r"was killed .*; it held (\d+) messages?: (\d+) views?", " ".join(said.split()))
+    held = re.search(r"was killed .*; it had (\d+) unacknowledged messages? \((\d+) views?\)", " ".join(said.split()))
     assert held
     assert int(held[1]) >= 1
     last = said.splitlines()[-1]
@@ -166,7 +166,7 @@ def test_a_worker_that_is_killed_while_views_come_slowly_holds_some(either: Demo
                 until(lambda: _unacked(either) >= 4, 30, what="workers to hold messages")
                 until(lambda: each_holds_some(file.read_text()), 30, what="`watch` to say what each worker holds")
                 said = either.cli("workers", "kill")
-                assert re.search(r"; it held [1-9]\d* messages?: [1-9]\d* views?\n", said)
+                assert re.search(r"; it had [1-9]\d* unacknowledged messages? \([1-9]\d* views?\)\n", said)
                 assert sending.communicate(timeout=90)[0].splitlines()[-1] == "accepted 240 stored 240"
             either.settled()
             until(lambda: since_the_first() == (240, 240), 20, what="as many stored as accepted")
@@ -176,7 +176,7 @@ def test_a_worker_that_is_killed_while_views_come_slowly_holds_some(either: Demo
             watching.kill()
     watched = file.read_text()
     assert "\x1b" not in watched, "plain lines in a file"
-    assert "is gone: it held" in watched
+    assert "is gone: it had" in watched
     either.settled()
 
 
@@ -185,18 +185,18 @@ def test_a_frozen_worker_says_what_it_holds_and_when_others_get_it(either: Demo)
     said = either.cli("workers", "freeze", "1")
     try:
         assert "history-worker-1 is frozen" in said
-        assert "it holds" in said
+        assert "it has" in said
         assert re.search(r"in about \d+ s, at|In \d+ s at the latest", said)
         assert "frozen already" in either.cli("workers", "freeze", "1", status=1)
         if not either.running().learner_mode:
             # With ten views a request, as the README says; the other worker writes what it gets.
-            assert either.cli("watch", "--once").count("gives it up in")
+            assert either.cli("watch", "--once").count("closes its connection in")
             with start_cli(either, "send", "1000") as sending:
                 until(lambda: _unacked(either) >= 5, 20, what="the frozen worker to hold messages")
                 until(lambda: either.running().queue().figures().ready == 0, 20, what="all to be delivered")
                 said = either.cli("workers", "kill", "1")
                 assert sending.communicate(timeout=90)[0].splitlines()[-1] == "accepted 1000 stored 1000"
-            held = re.search(r"it held (\d+) messages?: (\d+) views?", said)
+            held = re.search(r"it had (\d+) unacknowledged messages? \((\d+) views?\)", said)
             assert held, said
             assert int(held[1]) <= int(held[2]) <= 1000
     finally:

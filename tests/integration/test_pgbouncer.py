@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import text
 
 from history_worker.store.migrations.__main__ import upgrade
-from local.ports import answers
+from local.ports import is_listening
 from service.database import connect
 from tests.compose.stack import free_ports
 from tests.conftest import missing
@@ -42,7 +42,7 @@ def url(request: pytest.FixtureRequest) -> Iterator[str]:
     )
     process = subprocess.Popen([PROGRAM, "-q", "-u", "nobody", settings], stderr=subprocess.DEVNULL)
     try:
-        until(lambda: answers(port), what="pgbouncer to listen")
+        until(lambda: is_listening(port), what="pgbouncer to listen")
         yield f"postgresql://me@127.0.0.1:{port}/flixtrail?options=-cwork_mem%3D5MB"
     finally:
         process.terminate()

@@ -159,7 +159,7 @@ def test_lines_about_a_message_that_is_held_name_its_task(rabbitmq: Demo, trace:
             what="it to be held",
         )
         answer = rabbitmq.cli("trace", view["event_id"])
-        assert "told from the logs only: the database does not answer" in answer
+        assert "from the logs only: the database does not answer" in answer
     until(lambda: "committed" in steps(rabbitmq, view["event_id"]), 20, what="it to be committed", every_s=0.5)
     assert steps(rabbitmq, view["event_id"])[:2] == ["recorded", "published"]
 

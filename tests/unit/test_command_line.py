@@ -17,17 +17,17 @@ from rich.console import Console
 
 from flixtrail import cli
 from flixtrail.commands.send import command as send
-from flixtrail.commands.send import one_each, playbacks, retry_after, whereabouts
-from flixtrail.commands.watch import View, line, picture
+from flixtrail.commands.send import describe_missing, one_view_per_viewer, playbacks, retry_after
+from flixtrail.commands.watch import Snapshot, line, render
 from lessons.harness import book
 from lessons.harness.values import VALUES
 from local import deadly_views, pasteable_commands, ready_message, slow_views
 from local.deadly_viewer import KILLS_ITS_WORKER
-from local.errors import WrongSetting
+from local.errors import BrokerUnreachable, WrongSetting
 from local.printable import visible, visible_lines
-from local.queue import VISIBILITY_S, Figures, QueueAway
+from local.queue import VISIBILITY_TIMEOUT_S, QueueFigures
 from local.running_demo import Worker
-from local.unacknowledged import Frozen, Held
+from local.unacknowledged import FrozenWorker, Unacknowledged
 from tests.fakes import an_event
 
 NOT_NUMBERS = ("nan", "inf", "-inf", "1e400", "-1", "0", "", " ", "x", "1e308x", "9" * 400)
@@ -163,7 +163,7 @@ def test_long_text_is_cut() -> None:
 @pytest.mark.parametrize("state", ["plain", "with space", "it's", "käse 영화", "$(touch x)"])
 def test_a_command_that_is_printed_names_the_state_folder(state: str, tmp_path: Path) -> None:
     folder = tmp_path / state
-    printed = pasteable_commands.program(folder)
+    printed = pasteable_commands.flixtrail_command(folder)
     done = subprocess.run(["sh", "-c", f"{printed} --version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("flixtrail ")
     assert shlex.split(printed)[0] == f"STATE={folder.resolve()}"
@@ -172,9 +172,9 @@ def test_a_command_that_is_printed_names_the_state_folder(state: str, tmp_path: 
 def test_the_usual_state_folder_is_not_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("STATE", raising=False)
-    assert "STATE" not in pasteable_commands.program()
+    assert "STATE" not in pasteable_commands.flixtrail_command()
     monkeypatch.setenv("STATE", "/elsewhere")
-    assert pasteable_commands.program().startswith("STATE=/elsewhere ")
+    assert pasteable_commands.flixtrail_command().startswith("STATE=/elsewhere ")
 
 
 def test_the_banner_says_where_rabbitmqs_pages_are() -> None:
@@ -182,14 +182,19 @@ def test_the_banner_says_where_rabbitmqs_pages_are() -> None:
     assert said == "http://127.0.0.1:1234  (user flixtrail, password secret)"
 
 
-def test_what_was_held_is_said_in_words() -> None:
-    said = [str(Held(0)), str(Held(1, 1)), str(Held(50, 500)), str(Held(3))]
-    assert said == ["nothing", "1 message: 1 view", "50 messages: 500 views", "3 messages"]
+def test_unacknowledged_messages_are_described_in_words() -> None:
+    said = [str(Unacknowledged(0)), str(Unacknowledged(1, 1)), str(Unacknowledged(50, 500)), str(Unacknowledged(3))]
+    assert said == [
+        "no unacknowledged messages",
+        "1 unacknowledged message (1 view)",
+        "50 unacknowledged messages (500 views)",
+        "3 unacknowledged messages",
+    ]
 
 
 def test_slow_views_wait_for_nobody_elses() -> None:
     """A worker that is frozen keeps its rows locked: another one's views must not be of the same playback."""
-    views = one_each([{"id": "clip-1", "duration_s": 25.0}])
+    views = one_view_per_viewer([{"id": "clip-1", "duration_s": 25.0}])
     some = [next(views) for _ in range(20)]
     assert len({view["playback_id"] for view in some}) == len({view["viewer_id"] for view in some}) == 20
     assert len(list(zip(playbacks([{"id": "a", "duration_s": 5.0}]), range(9), strict=False))) == 9
@@ -197,7 +202,7 @@ def test_slow_views_wait_for_nobody_elses() -> None:
 
 def test_learner_mode_hides_messages_as_long_as_is_said() -> None:
     text = (Path(__file__).parents[2] / "celeryconfig.py").read_text()
-    assert f'"visibility_timeout": {VISIBILITY_S},' in text
+    assert f'"visibility_timeout": {VISIBILITY_TIMEOUT_S},' in text
 
 
 def test_only_that_viewer_kills_the_process_that_writes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,25 +220,36 @@ def test_only_that_viewer_kills_the_process_that_writes(monkeypatch: pytest.Monk
 WORKERS = [Worker(f"history-worker-{n}", 1_234_567, [], state, None) for n, state in ((1, "frozen"), (2, "running"))]
 
 
-def a_view(**more: Any) -> View:
-    figures = Figures(ready=1_234, unacked=128, redelivered=99_999, dead=12, held={"history-worker-1": 64})
-    return View(figures, WORKERS, 1_000_000, 999_872, came_again=64, since=1_800_000_000.0, held=figures.held, **more)
+def a_snapshot(**more: Any) -> Snapshot:
+    figures = QueueFigures(
+        ready=1_234, unacked=128, redelivered=99_999, dead=12, unacked_by_worker={"history-worker-1": 64}
+    )
+    return Snapshot(
+        figures,
+        WORKERS,
+        1_000_000,
+        999_872,
+        came_again=64,
+        since=1_800_000_000.0,
+        unacked_by_worker=figures.unacked_by_worker,
+        **more,
+    )
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_watch_fits(width: int) -> None:
-    frozen = {"history-worker-1": Frozen(1, 0.0, 64, 64, 0, 9e9)}
+    frozen = {"history-worker-1": FrozenWorker(1, 0.0, 64, 64, 0, 9e9)}
     out = io.StringIO()
-    Console(file=out, width=width).print(picture(a_view(frozen=frozen), width))
+    Console(file=out, width=width).print(render(a_snapshot(frozen=frozen), width))
     shown = out.getvalue()
     assert max(map(len, shown.splitlines())) <= width
     assert all(word in shown for word in ("1,234", "99,999", "1,000,000", "999,872", "history-worker-2", "frozen"))
     assert "came again, changed nothing" in shown
-    assert "RabbitMQ gives it up in " in shown
+    assert "RabbitMQ closes its connection in " in shown
 
 
 def test_a_line_of_watch_has_the_same_figures() -> None:
-    said = line(a_view())
+    said = line(a_snapshot())
     assert "ready 1234  unacked 128  redelivered 99999  dead 12" in said
     assert "accepted 1,000,000  outbox 0  stored 999,872  came again 64" in said
     assert "history-worker-1 frozen 64" in said
@@ -249,15 +265,15 @@ def test_views_are_locked_before_they_are_sent_also_where_answers_take_long(monk
         def __init__(self, _url: str) -> None:
             locked[id(self)] = []
 
-        def take(self, views: list[dict[str, int]]) -> None:
+        def lock(self, views: list[dict[str, int]]) -> None:
             locked[id(self)] = [view["n"] for view in views]
 
-        def let_go(self) -> None:
+        def roll_back(self) -> None:
             locked[id(self)] = []
 
     def post(views: list[dict[str, int]]) -> list[str]:
         (number,) = (view["n"] for view in views)
-        assert any(number in held for held in locked.values())
+        assert any(number in ids for ids in locked.values())
         now[0] += 0.7  # a busy machine
         open_when_sent.append(sum(map(len, locked.values())))
         return [str(number)]
@@ -265,7 +281,7 @@ def test_views_are_locked_before_they_are_sent_also_where_answers_take_long(monk
     def wait(seconds: float) -> None:
         now[0] += seconds
 
-    monkeypatch.setattr(slow_views, "Hold", Locks)
+    monkeypatch.setattr(slow_views, "LockingTransaction", Locks)
     monkeypatch.setattr(slow_views, "monotonic", lambda: now[0])
     monkeypatch.setattr(slow_views, "sleep", wait)
     accepted: list[str] = []
@@ -279,13 +295,13 @@ def test_views_are_locked_before_they_are_sent_also_where_answers_take_long(monk
 def test_what_is_not_stored_yet_is_on_its_way_and_it_is_said_where(
     monkeypatch: pytest.MonkeyPatch, *, away: bool
 ) -> None:
-    def figures() -> Figures:
+    def figures() -> QueueFigures:
         if away:
-            raise QueueAway("frozen")
-        return Figures(ready=3, unacked=2, redelivered=0, dead=0)
+            raise BrokerUnreachable("frozen")
+        return QueueFigures(ready=3, unacked=2, redelivered=0, dead=0)
 
     monkeypatch.setattr("streaming_app.recording.outbox.waiting_in", lambda _: 20)
     running: Any = SimpleNamespace(state=SimpleNamespace(outbox=Path()), queue=lambda: SimpleNamespace(figures=figures))
-    said = whereabouts(running, 25)
+    said = describe_missing(running, 25)
     assert said.startswith("25 views still on their way: 20 views in the outbox")
     assert ("the broker does not answer" if away else "3 messages in the queue, 2 messages with workers") in said

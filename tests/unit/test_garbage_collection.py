@@ -32,7 +32,7 @@ def _as_before() -> Iterator[None]:
 def test_a_cycle_goes_in_the_end() -> None:
     garbage_collection.collect_rarely()
     node = weakref.ref(Node())
-    kept = [Node() for _ in range(2 * garbage_collection.OBJECTS)]
+    kept = [Node() for _ in range(2 * garbage_collection.THRESHOLD_OBJECTS)]
     assert node() is None, f"it outlived {len(kept):,} new objects"
 
 

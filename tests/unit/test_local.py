@@ -23,8 +23,8 @@ from local.errors import AlreadyRunning, DemoError, NotRunning
 from local.postgres import Postgres
 from local.rabbitmq import password_hash
 from local.settings import DemoSettings
-from local.state import LONGEST_PLAIN_FOLDER, PLAIN_PATH, State
-from local.terminal_output import Teller
+from local.state import MAX_SAFE_PATH, SAFE_PATH, State
+from local.terminal_output import TerminalOutput
 from service.settings import read
 from streaming_app.settings import StreamingSettings
 from tests.demo import HARD_NAME
@@ -35,7 +35,7 @@ from view_events import topology
 def state(tmp_path: Path) -> State:
     one = State(tmp_path / "var")
     one.make()
-    one.prepare()
+    one.make_subfolders()
     return one
 
 
@@ -90,16 +90,16 @@ def test_a_password_is_hashed_as_rabbitmq_does() -> None:
 def test_a_long_or_odd_state_folder_has_a_short_plain_name(tmp_path: Path, name: str) -> None:
     state = State(tmp_path / name)
     state.make()
-    state.prepare()
-    assert PLAIN_PATH.fullmatch(str(state.plain))
-    assert len(str(state.plain)) < LONGEST_PLAIN_FOLDER
-    assert state.plain.samefile(state.folder)
-    assert State(state.folder).plain == state.plain, "every command finds it"
+    state.make_subfolders()
+    assert SAFE_PATH.fullmatch(str(state.safe_path))
+    assert len(str(state.safe_path)) < MAX_SAFE_PATH
+    assert state.safe_path.samefile(state.folder)
+    assert State(state.folder).safe_path == state.safe_path, "every command finds it"
     folder = state.socket_folder("supervisor")
     assert folder.stat().st_mode & 0o777 == 0o700
-    state.forget()
-    assert not state.plain.parent.joinpath("run").exists()
-    state.forget()
+    state.remove_runtime_files()
+    assert not state.safe_path.parent.joinpath("run").exists()
+    state.remove_runtime_files()
     assert not folder.exists()
 
 
@@ -108,13 +108,13 @@ def test_somebody_elses_short_name_is_not_used(tmp_path: Path, monkeypatch: pyte
     state = State(tmp_path / HARD_NAME)
     for folder in (taken, ours, state.folder):
         folder.mkdir()
-    (taken / state.plain.parent.name).symlink_to(ours)
-    state.forget()
+    (taken / state.safe_path.parent.name).symlink_to(ours)
+    state.remove_runtime_files()
     monkeypatch.setattr("local.state.SHORT_PLACES", ("/nowhere", str(taken), str(ours)))
-    assert state.plain.parent.parent == ours
+    assert state.safe_path.parent.parent == ours
     monkeypatch.setattr("local.state.SHORT_PLACES", ("/nowhere", str(taken)))
     with pytest.raises(DemoError, match="Choose a STATE"):
-        _ = State(state.folder).plain
+        _ = State(state.folder).safe_path
 
 
 @pytest.mark.parametrize("name", ["file/state", "file", "loop/state", "x" * 300, "a\0b"])
@@ -142,7 +142,7 @@ def test_a_folder_on_a_disk_that_is_read_only_or_nearly_full_is_a_sentence(
 def test_the_next_free_port_is_free() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         taken = server.getsockname()[1]
-        assert "taken" in (ports.why_not(taken) or "")
+        assert "taken" in (ports.bind_error(taken) or "")
         assert ports.next_free(taken - 1) != taken
         assert ports.is_free(ports.next_free(taken - 1))
     assert ports.next_free(65_535) < 65_535
@@ -170,12 +170,12 @@ def test_a_private_program_can_be_found_by_the_user_that_postgresql_runs_as(tmp_
         return
     state = State(tmp_path / "state")
     state.make()
-    state.prepare()
+    state.make_subfolders()
     program = a_program(tmp_path / "private" / "initdb")
     program.parent.chmod(0o700)
     find = [*Postgres(state).as_ordinary_user(program), "/bin/sh", "-c", f"test -x {program} && id -un"]
     assert subprocess.run(find, capture_output=True, text=True, check=False).stdout == "nobody\n"
-    state.forget()
+    state.remove_runtime_files()
 
 
 def test_files_of_postgresql_that_root_has_copied_are_given_back(state: State) -> None:
@@ -188,22 +188,22 @@ def test_files_of_postgresql_that_root_has_copied_are_given_back(state: State) -
     postgres.initialise()
     owners = {path.owner() for path in (postgres.data, *postgres.data.rglob("*"))}
     assert owners == {"nobody"}
-    state.forget()
+    state.remove_runtime_files()
 
 
 def test_who_tells_is_silent_when_nobody_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     reads, writes = os.pipe()
     with os.fdopen(writes, "w", encoding="ascii") as out:
         monkeypatch.setattr("sys.stdout", out)
-        teller = Teller()
-        teller.say("✓ there is no tick in ASCII")
+        output = TerminalOutput()
+        output.print("✓ there is no tick in ASCII")
         os.close(reads)
         for _ in range(3):
-            teller.say("nobody reads")
-        with teller.waiting("more"):
+            output.print("nobody reads")
+        with output.waiting_for("more"):
             pass
     monkeypatch.setattr("sys.stdout", None)
-    Teller().say("closed")
+    TerminalOutput().print("closed")
 
 
 @pytest.mark.parametrize(
@@ -237,15 +237,15 @@ def test_the_messages_database_survives_the_broker_url(state: State) -> None:
     assert found["host"] == str(postgres.sockets)
     assert found["dbname"] == "queue"
     assert found["user"] == "postgres"
-    state.forget()
+    state.remove_runtime_files()
 
 
 def test_ports_are_kept_until_somebody_else_has_them(state: State) -> None:
-    first = ports.keep(state, ("amqp", "epmd"))
-    assert ports.keep(state, ("amqp", "epmd")) == first
+    first = ports.allocate(state, ("amqp", "epmd"))
+    assert ports.allocate(state, ("amqp", "epmd")) == first
     assert len(set(first.values())) == 2
     with socket.create_server(("127.0.0.1", first["amqp"])):
-        second = ports.keep(state, ("amqp", "epmd"))
+        second = ports.allocate(state, ("amqp", "epmd"))
     assert second["amqp"] != first["amqp"]
     assert second["epmd"] == first["epmd"]
 
@@ -276,7 +276,7 @@ def test_a_damaged_state_is_named_with_what_to_do(tmp_path: Path, content: bytes
 
 def test_damaged_ports_are_chosen_anew(tmp_path: Path) -> None:
     (tmp_path / "ports.json").write_text('{"amqp": "many", "web": -1, "api": [2]}')
-    chosen = ports.keep(State(tmp_path), ("amqp", "web", "api"))
+    chosen = ports.allocate(State(tmp_path), ("amqp", "web", "api"))
     assert all(port in ports.RANGE for port in chosen.values())
 
 

@@ -20,7 +20,7 @@ NAMES = {
 def rabbitmq(tmp_path: Path) -> RabbitMQ:
     state = State(tmp_path)
     state.make()
-    state.prepare()
+    state.make_subfolders()
     node = RabbitMQ(state)
     (node.home / "data" / "quorum" / "node").mkdir(parents=True)
     return node
@@ -36,13 +36,13 @@ def test_a_queue_that_the_disk_does_not_know_is_waited_for_also_when_another_is_
     rabbitmq: RabbitMQ, missing: str
 ) -> None:
     write(rabbitmq, *(name for name in NAMES if name != missing))
-    assert not rabbitmq.knows_its_queues()
+    assert not rabbitmq.queue_names_on_disk()
     write(rabbitmq, *NAMES)
-    assert rabbitmq.knows_its_queues()
+    assert rabbitmq.queue_names_on_disk()
 
 
 def test_a_version_that_keeps_them_elsewhere_is_not_waited_for(rabbitmq: RabbitMQ) -> None:
-    assert rabbitmq.knows_its_queues()
+    assert rabbitmq.queue_names_on_disk()
 
 
 def test_a_queues_log_is_found_after_the_folder_was_moved(rabbitmq: RabbitMQ) -> None:
@@ -56,7 +56,7 @@ def test_a_queues_log_is_found_after_the_folder_was_moved(rabbitmq: RabbitMQ) ->
 def test_a_node_keeps_the_name_under_which_it_wrote_its_data(tmp_path: Path) -> None:
     state = State(tmp_path)
     state.make()
-    state.prepare()
+    state.make_subfolders()
     assert RabbitMQ(state).node == "flixtrail@localhost"
     (tmp_path / "rabbitmq" / "data" / "quorum" / "flixtrail-12345678@localhost").mkdir(parents=True)
     assert RabbitMQ(state).node == "flixtrail-12345678@localhost"

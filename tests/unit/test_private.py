@@ -104,7 +104,7 @@ def test_the_logs_of_the_demo_are_for_their_owner_only_also_those_from_before(tm
     state = State(tmp_path)
     state.logs.mkdir(mode=0o755)
     state.log("web").touch(mode=0o644)
-    state.prepare()
+    state.make_subfolders()
     with state.open_log("flower"):
         pass
     assert state.logs.stat().st_mode & 0o777 == 0o700

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from flixtrail.commands.trace import command
 from local.log_lines import Log, logs_in, parse
-from local.view_trace import Story, story
+from local.view_trace import ViewTrace, trace_view
 
 VIEW = "01a20dec-1d23-771a-a6b4-4133aab4c4f6"
 OTHER = "01a20dec-1d04-775b-b6bd-b3c691905de3"
@@ -123,14 +123,14 @@ def test_half_a_line_tells_what_is_there() -> None:
 # -- the story --------------------------------------------------------------------------------------------
 
 
-def told(tmp_path: Path, *lines: str, **more: str) -> Story:
+def traced(tmp_path: Path, *lines: str, **more: str) -> ViewTrace:
     (tmp_path / "all.log").write_text("\n".join(lines))
     for name, text in more.items():
         (tmp_path / name.replace("_", ".")).write_text(text)
-    return story(VIEW, logs_in(tmp_path))
+    return trace_view(VIEW, logs_in(tmp_path))
 
 
-def what(found: Story) -> list[str]:
+def what(found: ViewTrace) -> list[str]:
     return [step.what for step in found.steps]
 
 
@@ -147,7 +147,7 @@ def committed(write: Any, second: float = 2, task_id: str = TASK, **fields: Any)
 
 @FORMATS
 def test_the_story_goes_from_the_id_to_its_trace_and_its_tasks_in_order_of_time(tmp_path: Path, write: Any) -> None:
-    found = told(
+    found = traced(
         tmp_path,
         committed(write),
         "garbage " + VIEW,
@@ -170,7 +170,7 @@ def test_the_story_goes_from_the_id_to_its_trace_and_its_tasks_in_order_of_time(
 
 @FORMATS
 def test_what_became_of_other_views_of_the_same_trace_or_message_is_not_told(tmp_path: Path, write: Any) -> None:
-    found = told(
+    found = traced(
         tmp_path,
         published(write, 1, TASK),
         published(write, 1, OTHER_TASK, {TRACE: [OTHER]}),
@@ -191,7 +191,7 @@ def test_what_became_of_other_views_of_the_same_trace_or_message_is_not_told(tmp
 
 @FORMATS
 def test_a_message_whose_confirm_never_came_is_found_by_its_trace(tmp_path: Path, write: Any) -> None:
-    found = told(
+    found = traced(
         tmp_path,
         write(1, "stored in the outbox", "streaming_app.recording.outbox", events=1, views={TRACE: [VIEW]}),
         committed(write, 2, OTHER_TASK, events=1, stored=1),
@@ -205,7 +205,7 @@ def test_a_message_whose_confirm_never_came_is_found_by_its_trace(tmp_path: Path
 
 @FORMATS
 def test_a_refused_view_is_told_with_its_reason(tmp_path: Path, write: Any) -> None:
-    found = told(
+    found = traced(
         tmp_path,
         published(write),
         write(
@@ -227,7 +227,7 @@ def test_a_refused_view_is_told_with_its_reason(tmp_path: Path, write: Any) -> N
 def test_rotated_files_are_read_and_each_file_is_a_service(tmp_path: Path) -> None:
     (tmp_path / "web.log.1").write_text(published(console))
     (tmp_path / "history-worker-2.log").write_text(committed(console) + "\n")
-    found = story(VIEW, logs_in(tmp_path))
+    found = trace_view(VIEW, logs_in(tmp_path))
     assert [(step.service, step.what) for step in found.steps] == [
         ("web", "published"),
         ("history-worker-2", "committed"),
@@ -243,7 +243,7 @@ def test_a_large_file_is_not_held_in_memory(tmp_path: Path) -> None:
         file.write(published(console) + "\n")
     assert log.stat().st_size > 40_000_000
     tracemalloc.start()
-    found = story(VIEW, [Log(log)])
+    found = trace_view(VIEW, [Log(log)])
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert what(found) == ["published"]
@@ -293,7 +293,7 @@ def test_logs_from_standard_input_tell_the_story_without_a_database(run: Callabl
     assert rows[2].split()[2:4] == ["streaming-app-1", "published"]
     assert rows[3].split()[2:4] == ["history-worker-2", "committed"]
     assert rows[2].index("published") == rows[3].index("committed"), "aligned"
-    assert rows[4].endswith("told from the logs only: no database was named (--database-url)")
+    assert rows[4].endswith("from the logs only: no database was named (--database-url)")
 
 
 def test_programs_get_json(run: Callable[..., Result], tmp_path: Path) -> None:
@@ -323,4 +323,4 @@ def test_a_database_that_does_not_answer_is_named_and_the_logs_are_told(run: Cal
     nowhere = "postgresql://postgres@127.0.0.1:1/none"
     answer = run(VIEW, "--logs", "-", "--database-url", nowhere, given=published(as_json))
     assert answer.exit_code == 0
-    assert "told from the logs only: the database does not answer: " in answer.output
+    assert "from the logs only: the database does not answer: " in answer.output

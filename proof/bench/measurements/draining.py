@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable
 from time import time
 
-from local.environment import clean
+from local.environment import inherited_environment
 from local.unsupervised_part import ROOT
 from proof.bench import backlog, cpu, traffic, trial
 from proof.bench.errors import BenchError
@@ -129,7 +129,7 @@ def _only_acked(systems: Systems, events: int) -> Trial:
         text=True,
         check=False,
         cwd=ROOT,
-        env=clean(AMQP_URL=systems.nodes.broker_url),
+        env=inherited_environment(AMQP_URL=systems.nodes.broker_url),
     )
     if done.returncode:
         raise BenchError(f"The consumer that only acks failed:\n{done.stderr[-2000:]}")

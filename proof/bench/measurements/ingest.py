@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 
-from local.environment import clean
+from local.environment import inherited_environment
 from local.postgres import HISTORY
 from local.unsupervised_part import ROOT
 from proof.bench import cpu, traffic, trial
@@ -67,7 +67,7 @@ def _bare(systems: Systems, events: int) -> Trial:
     bodies = traffic.bodies(events, BATCH_EVENTS)
     lines = [f"[{','.join(map(traffic.received, body))}]" for body in bodies]
     argv = [sys.executable, "-m", "proof.bench.peers.bare_postgres"]
-    environment = clean(DATABASE_URL=systems.nodes.postgres.url(HISTORY))
+    environment = inherited_environment(DATABASE_URL=systems.nodes.postgres.url(HISTORY))
     writers = [
         subprocess.Popen(  # noqa: S603
             argv,

@@ -22,7 +22,7 @@ BATCHES = 48
 
 def measure(systems: Systems, plan: Plan) -> list[Figure]:
     series = {count: Series(name=f"{count} worker{'s' if count > 1 else ''}", unit="events/s") for count in WORKERS}
-    port = ports.keep(systems.nodes.state, ("far database",))["far database"]
+    port = ports.allocate(systems.nodes.state, ("far database",))["far database"]
     with ProxyProcess() as proxy:
         proxy.serve("database", port, str(systems.nodes.postgres.sockets / f".s.PGSQL.{PORT}"))
         proxy.delay("database", BACK, DELAY_S)

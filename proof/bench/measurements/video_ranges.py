@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from local import ports
-from local.environment import clean
+from local.environment import inherited_environment
 from local.part import Part
 from local.rabbitmq_programs import MORE_FOLDERS
 from local.unsupervised_part import Program
@@ -46,7 +46,7 @@ def measure(systems: Systems, plan: Plan) -> list[Figure]:
         figure.skipped = "no nginx on this machine"
         return [figure]
     video = _make_video(systems.videos)
-    ours, port = systems[OURS], ports.keep(systems.nodes.state, ("nginx",))["nginx"]
+    ours, port = systems[OURS], ports.allocate(systems.nodes.state, ("nginx",))["nginx"]
     nginx = _server(systems, program, port)
     sides = {
         OURS: (ours.port, f"/videos/{video.stem}/stream", ours.web),
@@ -56,7 +56,7 @@ def measure(systems: Systems, plan: Plan) -> list[Figure]:
     try:
         ours.start_web()
         nginx.start()
-        nginx.wait(lambda: ports.answers(port), "it listened")
+        nginx.wait(lambda: ports.is_listening(port), "it listened")
         for _ in range(plan.rounds):
             for name, (at, path, server) in sides.items():
                 plan.step(name)
@@ -113,4 +113,4 @@ def _server(systems: Systems, program: str, port: int) -> Program:
     text = CONFIGURATION.format(user=user, processes=WEB_PROCESSES, folder=folder, port=port, root=systems.videos)
     (folder / "nginx.conf").write_text(text)
     argv = (program, "-p", str(folder), "-c", str(folder / "nginx.conf"))
-    return Program(Part("nginx", argv, clean()), systems.nodes.state)
+    return Program(Part("nginx", argv, inherited_environment()), systems.nodes.state)
