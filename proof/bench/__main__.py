@@ -87,7 +87,7 @@ def main(context: click.Context, only: str, rounds: int, share: float, *, quick:
     console = Console(highlight=False)
     for number in ENDING:
         signal.signal(number, _interrupt)
-    results = _nothing_yet(plan, quick=quick)
+    results = _empty_results(plan, quick=quick)
     failures: list[str] = []
     try:
         _measure(plan, console, results)
@@ -95,11 +95,11 @@ def main(context: click.Context, only: str, rounds: int, share: float, *, quick:
         failures.append(str(error) or "stopped; nothing is left running")
     if results.figures:  # also the figures before a failure
         drawn = draw(FOLDER / RESULTS)
-        table.tell(console, results.figures)
+        table.print_tables(console, results.figures)
         console.print(f"{FOLDER / RESULTS}, {drawn} pictures beside it; {results.seconds / 60:.1f} min")
     found = verdict.ratios(results.figures)
     if quick and not failures:
-        failures = verdict.fallen(found, verdict.read())
+        failures = verdict.much_slower(found, verdict.read())
     if record and not failures:
         verdict.record(found)
     for sentence in failures:
@@ -126,10 +126,10 @@ def _wanted(only: str, *, quick: bool) -> frozenset[str]:
     if chosen:
         wanted = {names[name.lower()] for name in chosen}
         return frozenset(wanted | {"P1", "P2", "P3"} if "P9" in wanted else wanted)
-    return frozenset(verdict.TOLD if quick else names.values())
+    return frozenset(verdict.LAST_LINE_FIGURES if quick else names.values())
 
 
-def _nothing_yet(plan: Plan, *, quick: bool) -> Results:
+def _empty_results(plan: Plan, *, quick: bool) -> Results:
     return Results(
         command=_command(plan, quick=quick),
         quick=quick,

@@ -23,11 +23,11 @@ class Broker:
                 entity(channel).declare()
 
     def consumers(self, queue: str) -> int:
-        return int(self._look(queue).consumer_count) if self.exists(queue) else 0
+        return int(self._declared(queue).consumer_count) if self.exists(queue) else 0
 
     def ready(self, queue: str) -> int:
         """Return the messages that no consumer has."""
-        return int(self._look(queue).message_count) if self.exists(queue) else 0
+        return int(self._declared(queue).message_count) if self.exists(queue) else 0
 
     def purge(self, queue: str) -> None:
         if self.exists(queue):
@@ -48,5 +48,5 @@ class Broker:
                 return False
         return True
 
-    def _look(self, queue: str) -> Any:
+    def _declared(self, queue: str) -> Any:
         return self._connection.default_channel.queue_declare(queue, passive=True)

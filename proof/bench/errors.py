@@ -13,3 +13,7 @@ class NotSafe(BenchError):
 
 class Lost(BenchError):
     """Accepted events are not in the table, or an answer was not the expected one."""
+
+
+class UnexpectedAnswer(BenchError):
+    """An answer is not the expected one. The message contains it."""

@@ -18,11 +18,11 @@ from typing import Any
 import msgspec
 
 from local.unsupervised_part import ROOT
-from proof.bench.errors import Lost
+from proof.bench.errors import Lost, UnexpectedAnswer
 
 RECEIVE_BYTES = 1024 * 1024
 #: If no answer comes for this many seconds, a part hangs.
-SILENCE_S = 30.0
+STALL_TIMEOUT_S = 30.0
 END_OF_HEAD = b"\r\n\r\n"
 
 
@@ -48,10 +48,6 @@ class Outcome(msgspec.Struct, kw_only=True):
     failure: str | None = None
 
 
-class Unexpected(Exception):
-    """An answer is not the expected one. The message contains it."""
-
-
 class Client:
     """One connection and its requests."""
 
@@ -72,9 +68,9 @@ class Client:
         self._unsent = memoryview(self.requests.popleft())
         self._head, self._missing = b"", None
         self.sent_at = time.time()
-        return self.go_on()
+        return self.continue_sending()
 
-    def go_on(self) -> bool:
+    def continue_sending(self) -> bool:
         try:
             self._unsent = self._unsent[self.socket.send(self._unsent) :]
         except BlockingIOError:
@@ -85,14 +81,14 @@ class Client:
         """Read what has arrived. Returns the number of bytes, and whether the answer is complete. Raises Unexpected."""
         count = self.socket.recv_into(buffer)
         if not count:
-            raise Unexpected("the connection was closed instead of an answer")
+            raise UnexpectedAnswer("the connection was closed instead of an answer")
         if self._missing is None:
             self._head += buffer[:count]
             end = self._head.find(END_OF_HEAD)
             if end < 0:
                 return count, False
             if not self._head.startswith(self._status):
-                raise Unexpected(self._head[:1000].decode(errors="replace"))
+                raise UnexpectedAnswer(self._head[:1000].decode(errors="replace"))
             lowered = self._head[:end].lower()
             at = lowered.index(b"content-length:") + len(b"content-length:")
             self._missing = int(lowered[at:].partition(b"\r")[0]) - (len(self._head) - end - len(END_OF_HEAD))
@@ -126,15 +122,15 @@ class Run:
         outcome, expected = self._outcome, sum(map(len, self._plan.clients))
         cpu, outcome.began = time.process_time(), time.time()
         while outcome.answers < expected:
-            wait_s = self._begin_what_is_due()
+            wait_s = self._send_due_requests()
             happened = self._epoll.poll(wait_s)
-            if not happened and wait_s == SILENCE_S:
-                raise TimeoutError(f"no answer for {SILENCE_S:.0f} s, {outcome.answers} of {expected} are there")
+            if not happened and wait_s == STALL_TIMEOUT_S:
+                raise TimeoutError(f"no answer for {STALL_TIMEOUT_S:.0f} s, {outcome.answers} of {expected} are there")
             for number, what in happened:
-                self._look(number, what)
+                self._handle_event(number, what)
         outcome.ended, outcome.cpu_s = time.time(), time.process_time() - cpu
 
-    def _begin_what_is_due(self) -> float:
+    def _send_due_requests(self) -> float:
         """Let free clients send; in an open loop only as many as are due. Returns the seconds to wait."""
         while self._free:
             if self._plan.rate:
@@ -145,11 +141,11 @@ class Run:
             client = self._free.popleft()
             if not client.send():
                 self._epoll.modify(client.socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
-        return SILENCE_S
+        return STALL_TIMEOUT_S
 
-    def _look(self, number: int, what: int) -> None:
+    def _handle_event(self, number: int, what: int) -> None:
         client, outcome = self._clients[number], self._outcome
-        if what & select.EPOLLOUT and client.go_on():
+        if what & select.EPOLLOUT and client.continue_sending():
             self._epoll.modify(number, select.EPOLLIN)
         if what & ~select.EPOLLOUT:
             count, whole = client.receive(self._buffer)
@@ -166,7 +162,7 @@ def main() -> None:
     outcome = Outcome()
     try:
         Run(plan, outcome).go()
-    except (Unexpected, OSError) as error:
+    except (UnexpectedAnswer, OSError) as error:
         outcome.failure = f"after {outcome.answers} answers: {error}"
     sys.stdout.buffer.write(msgspec.msgpack.encode(outcome))
 

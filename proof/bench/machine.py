@@ -13,10 +13,12 @@ import psutil
 
 from proof.bench.nodes import Nodes
 from proof.bench.systems import PEERS_PYTHON
-from proof.chaos import versions as found
+from proof.chaos import versions as tested_versions
 
 PEERS_LIBRARIES = ("celery", "celery-batches", "dramatiq")
-ASK = "import json, sys; from importlib.metadata import version; print(json.dumps([version(n) for n in sys.argv[1:]]))"
+PRINT_VERSIONS = (
+    "import json, sys; from importlib.metadata import version; print(json.dumps([version(n) for n in sys.argv[1:]]))"
+)
 
 
 def machine() -> dict[str, str]:
@@ -35,15 +37,22 @@ def versions(nodes: Nodes) -> dict[str, str]:
         "RabbitMQ": nodes.broker.version(),
         "PostgreSQL": nodes.settings(["server_version"])["server_version"].partition(" ")[0],
     }
-    return {"Flixtrail": found.commit(), **servers, **found.libraries(), "msgspec": version("msgspec"), **_peers()}
+    return {
+        "Flixtrail": tested_versions.commit(),
+        **servers,
+        **tested_versions.libraries(),
+        "msgspec": version("msgspec"),
+        **_peers(),
+    }
 
 
 def _peers() -> dict[str, str]:
     if not PEERS_PYTHON.exists():
         return {}
-    told = subprocess.run([str(PEERS_PYTHON), "-c", ASK, *PEERS_LIBRARIES], capture_output=True, text=True, check=True)  # noqa: S603
+    argv = [str(PEERS_PYTHON), "-c", PRINT_VERSIONS, *PEERS_LIBRARIES]
+    answer = subprocess.run(argv, capture_output=True, text=True, check=True)  # noqa: S603
     names = ("celery of celery-batches", "celery-batches", "dramatiq")
-    return dict(zip(names, json.loads(told.stdout), strict=True))
+    return dict(zip(names, json.loads(answer.stdout), strict=True))
 
 
 def _cpu_model() -> str:

@@ -14,7 +14,7 @@ from proof.bench.results import Figure, Limit, Ratio
 MARKS = {True: Text("✓", "green"), False: Text("✗", "red"), None: Text("")}
 
 
-def tell(console: Console, figures: Iterable[Figure]) -> None:
+def print_tables(console: Console, figures: Iterable[Figure]) -> None:
     """Print what was measured, with spread and CPU cost, and compare the ratios with their targets."""
     measured = Table("", "", "median (min–max)", "CPU µs an event", box=None, pad_edge=False)  # noqa: RUF001
     judged = Table("", "ratio", "median (min–max)", "target", "", box=None, pad_edge=False)  # noqa: RUF001

@@ -11,8 +11,8 @@ from proof.bench.results import Figure
 
 RECORDED = Path(__file__).with_name("recorded.json")
 #: Figures in the last line. Their ratios are recorded.
-TOLD = ("P1", "P1b", "P2", "P2b", "P3")
-GUARDED = ("P1", "P2", "P3")
+LAST_LINE_FIGURES = ("P1", "P1b", "P2", "P2b", "P3")
+CHECKED_FIGURES = ("P1", "P2", "P3")
 #: Another machine, or a busy one, gives other ratios. A third less is not a coincidence.
 TOLERATED = 0.7
 
@@ -24,14 +24,14 @@ def ratios(figures: Iterable[Figure]) -> dict[str, float]:
 
 def last_line(found: Mapping[str, float]) -> str:
     """Return `bench: P1=120 P1b=0.61 ...`, with `-` for what was not measured."""
-    return "bench: " + " ".join(f"{name}={_short(found.get(name))}" for name in TOLD)
+    return "bench: " + " ".join(f"{name}={_short(found.get(name))}" for name in LAST_LINE_FIGURES)
 
 
-def fallen(found: Mapping[str, float], recorded: Mapping[str, float]) -> list[str]:
+def much_slower(found: Mapping[str, float], recorded: Mapping[str, float]) -> list[str]:
     """Return a sentence for each recorded ratio that is now below TOLERATED of its record."""
     return [
         f"{name} is {_short(found[name])}, below {TOLERATED:.0%} of the recorded {_short(recorded[name])}"
-        for name in GUARDED
+        for name in CHECKED_FIGURES
         if name in found and name in recorded and found[name] < TOLERATED * recorded[name]
     ]
 
@@ -43,7 +43,7 @@ def read() -> dict[str, float]:
 
 def record(found: Mapping[str, float]) -> None:
     """Record the ratios of this run. Ratios that it did not measure stay."""
-    kept = read() | {name: round(found[name], 2) for name in TOLD if name in found}
+    kept = read() | {name: round(found[name], 2) for name in LAST_LINE_FIGURES if name in found}
     RECORDED.write_bytes(msgspec.json.format(msgspec.json.encode(dict(sorted(kept.items())))) + b"\n")
 
 

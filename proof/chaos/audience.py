@@ -24,17 +24,17 @@ FEWEST, MOST = 2, 16
 #: Share of the events that are kept back and sent later, because phones lose their network.
 LATE = 0.1
 #: Share of the players that send their clock's time (`sent_at`). The times of the others are used as they are.
-SAYS_TIME = 0.7
+SENT_AT_SHARE = 0.7
 
 
 @dataclass(frozen=True, slots=True)
-class Parcel:
+class RequestContent:
     """The events of one request. `viewer_id`: the viewer of its token, or None for a service (ingest)."""
 
     events: tuple[Event, ...]
     viewer_id: str | None
     lines: bool = False  #: NDJSON
-    says_time: bool = True  #: each event has `sent_at`
+    has_sent_at: bool = True  #: each event has `sent_at`
 
 
 class Audience:
@@ -49,19 +49,19 @@ class Audience:
         self._late: list[Event] = []
         self._running = [self._playback() for _ in range(AT_A_TIME)]
 
-    def parcel(self, skew: timedelta) -> Parcel:
+    def content(self, skew: timedelta) -> RequestContent:
         """Return the next request, of players whose clocks are wrong by `skew`."""
         kind = self._chance.random()
-        says_time = self._chance.random() < SAYS_TIME
+        has_sent_at = self._chance.random() < SENT_AT_SHARE
         if kind < SINGLE:
             event = self._event(skew)
-            return Parcel((event,), event.viewer_id, says_time=says_time)
+            return RequestContent((event,), event.viewer_id, has_sent_at=has_sent_at)
         size = self._chance.randint(FEWEST, MOST)
         if kind < SINGLE + KEPT:
             events = self._of_one(size, skew)
-            return Parcel(events, events[0].viewer_id, says_time=says_time)
+            return RequestContent(events, events[0].viewer_id, has_sent_at=has_sent_at)
         lines = kind < SINGLE + KEPT + LINES
-        return Parcel(tuple(self._event(skew) for _ in range(size)), None, lines=lines, says_time=says_time)
+        return RequestContent(tuple(self._event(skew) for _ in range(size)), None, lines=lines, has_sent_at=has_sent_at)
 
     def _event(self, skew: timedelta) -> Event:
         if self._late and self._chance.random() < LATE:

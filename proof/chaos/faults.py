@@ -17,17 +17,18 @@ import psutil
 from local.supervisor import Supervisor, process_tree, web_processes
 from proof.chaos import victims
 from proof.chaos.broker import TOO_LITTLE_MEMORY, USUAL_MEMORY, BrokerInContainer, PrivateBroker
+from proof.chaos.errors import NotHealed, PartMissing
 from proof.chaos.proxy import BOTH, ProxyProcess
 from proof.chaos.schedule import Planned
 from service.waiting import wait_until
 
 #: Seconds to wait for a part that is just being restarted.
-THERE_S = 10
+PART_TIMEOUT_S = 10
 #: Seconds to wait for healing. A killed node needs up to ten seconds, and more while other parts start.
-HEAL_S = 60
+HEAL_TIMEOUT_S = 60
 #: Seconds for which a worker is frozen before it is killed. Meanwhile the broker delivers messages to it that it cannot
 #: acknowledge.
-HOLDING_S = 1.0
+UNACKED_S = 1.0
 #: The largest file that a web process may write while its disk is full. The process can live with that: the files of
 #: its metrics have exactly this size. SQLite's log outgrows it within a few commits.
 FILE_BYTES = 64 * 1024
@@ -44,7 +45,7 @@ class Views(Protocol):
 
 
 class Page(Protocol):
-    """What a fault needs of the page in a browser. `page.Watching` is the real one."""
+    """What a fault needs of the page in a browser. `page.BrowserViewer` is the real one."""
 
     file: Path  #: the video that it watches
 
@@ -61,14 +62,6 @@ class Scene:
     views: Views
     erase: Callable[[str], None]
     page: Page | None = None
-
-
-class NotHealed(Exception):
-    """A fault could not be healed, so the rest of the run proves nothing."""
-
-
-class NobodyThere(Exception):
-    """The part was not there for THERE_S, so the fault did not happen."""
 
 
 Fault = Callable[..., AbstractContextManager[None]]
@@ -89,11 +82,11 @@ def fault(name: str, words: str) -> Callable[[Callable[..., Iterator[None]]], Fa
 
 def describe(planned: Planned) -> str:
     """Return a line for people."""
-    told = {name: " and ".join(v) if isinstance(v, tuple) else v for name, v in planned.parameters.items()}
-    return _WORDS[planned.name].format_map(told)
+    values = {name: " and ".join(v) if isinstance(v, tuple) else v for name, v in planned.parameters.items()}
+    return _WORDS[planned.name].format_map(values)
 
 
-def happen(scene: Scene, planned: Planned) -> AbstractContextManager[None]:
+def cause(scene: Scene, planned: Planned) -> AbstractContextManager[None]:
     """Return the fault as a context manager. Entering raises NobodyThere, leaving raises NotHealed."""
     return FAULTS[planned.name](scene, **planned.parameters)
 
@@ -102,7 +95,7 @@ def happen(scene: Scene, planned: Planned) -> AbstractContextManager[None]:
 
 
 @fault("kill", "{part}: SIGKILL")
-def _kill(scene: Scene, part: str, which: int = 0, holding: bool = False) -> Iterator[None]:  # noqa: FBT001, FBT002
+def _kill(scene: Scene, part: str, which: int = 0, with_unacked: bool = False) -> Iterator[None]:  # noqa: FBT001, FBT002
     if part == "broker":
         _node(scene).kill(_broker(scene))
     elif part == "everything":
@@ -111,12 +104,12 @@ def _kill(scene: Scene, part: str, which: int = 0, holding: bool = False) -> Ite
             scene.broker.kill(_broker(scene))
         victims.kill(found)
     else:
-        found = _there(scene, part, which)
+        found = _processes(scene, part, which)
         # Freeze the whole worker, so that it gets more messages and acknowledges none.
-        frozen = _whole(found) if holding and part.startswith("worker") else []
+        frozen = _whole(found) if with_unacked and part.startswith("worker") else []
         victims.freeze(frozen)
         if frozen:
-            sleep(HOLDING_S)
+            sleep(UNACKED_S)
         victims.kill(found)
         victims.thaw(frozen)
     yield  # the supervisor restarts it
@@ -125,7 +118,7 @@ def _kill(scene: Scene, part: str, which: int = 0, holding: bool = False) -> Ite
 @fault("freeze", "{part}: SIGSTOP")
 def _freeze(scene: Scene, part: str, which: int = 0) -> Iterator[None]:
     broker = _broker(scene) if scene.broker and part in {"broker", "everything"} else None
-    found = [] if part == "broker" else _there(scene, part, which)
+    found = [] if part == "broker" else _processes(scene, part, which)
     if part == "web-main":
         found = _whole(found)  # freezing only the main process would have no effect
     victims.freeze(found)
@@ -158,11 +151,11 @@ def _down(scene: Scene, part: str) -> Iterator[None]:
 def _memory_alarm(scene: Scene) -> Iterator[None]:
     # A node that was just killed does not answer, so try again.
     broker = _node(scene)
-    _retry(lambda: broker.set_memory(*TOO_LITTLE_MEMORY), THERE_S, NobodyThere("the broker does not answer"))
+    _retry(lambda: broker.set_memory(*TOO_LITTLE_MEMORY), PART_TIMEOUT_S, PartMissing("the broker does not answer"))
     try:
         yield
     finally:
-        _retry(lambda: broker.set_memory(*USUAL_MEMORY), HEAL_S, NotHealed("the broker's memory alarm stays"))
+        _retry(lambda: broker.set_memory(*USUAL_MEMORY), HEAL_TIMEOUT_S, NotHealed("the broker's memory alarm stays"))
 
 
 # -- links ----------------------------------------------------------------------------------------------
@@ -202,7 +195,7 @@ def _swallow(scene: Scene, link: str, directions: Sequence[str]) -> Iterator[Non
 
 @fault("outbox-full", "outbox: its disk is full, and the broker is away")
 def _outbox_full(scene: Scene) -> Iterator[None]:
-    found = _servers(_there(scene, "web-main", 0))
+    found = _servers(_processes(scene, "web-main", 0))
     usual = _file_limit(found[0])
     _limit_files(found, (FILE_BYTES, usual[1]))
     scene.proxy.cut("web-broker")
@@ -218,7 +211,7 @@ def _file_limit(process: psutil.Process) -> tuple[int, int]:
     try:
         return process.rlimit(psutil.RLIMIT_FSIZE)
     except psutil.NoSuchProcess:
-        raise NobodyThere("the streaming app is gone again") from None
+        raise PartMissing("the streaming app is gone again") from None
 
 
 def _limit_files(found: Sequence[psutil.Process], limits: tuple[int, int]) -> None:
@@ -316,19 +309,19 @@ def _page(scene: Scene) -> Page:
     return scene.page
 
 
-def _there(scene: Scene, part: str, which: int) -> list[psutil.Process]:
+def _processes(scene: Scene, part: str, which: int) -> list[psutil.Process]:
     found: list[psutil.Process] = []
 
     def find() -> bool:
         found[:] = victims.processes(scene.supervisor(), part, which)
         return bool(found)
 
-    _retry(find, THERE_S, NobodyThere(f"{part} is not there"))
+    _retry(find, PART_TIMEOUT_S, PartMissing(f"{part} is not there"))
     return found
 
 
 def _broker(scene: Scene) -> int:
-    _retry(lambda: _pid(scene, victims.BROKER) is not None, THERE_S, NobodyThere("the broker is not there"))
+    _retry(lambda: _pid(scene, victims.BROKER) is not None, PART_TIMEOUT_S, PartMissing("the broker is not there"))
     return _pid(scene, victims.BROKER) or 0
 
 

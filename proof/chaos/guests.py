@@ -31,7 +31,7 @@ NUL = "\0"
 
 
 @dataclass(frozen=True, slots=True)
-class Guest:
+class InjectedMessage:
     """One message. `events` are good and must be stored. `deadly` (mark -> what it is) must become dead letters."""
 
     body: bytes
@@ -67,7 +67,7 @@ class Guest:
         return Attempt(began, datetime.now(UTC), answer)
 
 
-class Guests:
+class MessageFactory:
     """Makes these messages, each different from the last. `name` is a prefix of the viewers' names."""
 
     def __init__(self, name: str, video_id: str) -> None:
@@ -76,16 +76,16 @@ class Guests:
         self._numbers = count()
         self._recipes = cycle(self._poisons())
 
-    def poison(self) -> Guest:
+    def poison(self) -> InjectedMessage:
         """Return the next kind of poison."""
         return next(self._recipes)()
 
-    def killer(self, kind: str) -> Guest:
+    def killer(self, kind: str) -> InjectedMessage:
         """Return an event that kills a worker's `child` or `parent`, in a message of its own."""
         event = self._event(f"{KILLS[kind]}{self._name}-{next(self._numbers)}")
         return message([as_sent(event)], killers={event.event_id: f"kills its worker's {kind}"})
 
-    def _poisons(self) -> Iterator[Callable[[], Guest]]:
+    def _poisons(self) -> Iterator[Callable[[], InjectedMessage]]:
         yield self._nul_among_good_ones
         yield self._no_json
         yield self._unknown_task
@@ -93,31 +93,33 @@ class Guests:
         yield self._no_message
         yield self._unknown_version
 
-    def _nul_among_good_ones(self) -> Guest:
+    def _nul_among_good_ones(self) -> InjectedMessage:
         bad, good = self._event(f"nul{NUL}"), self._companions()
         events = [as_sent(event) for event in (*good[:2], bad, *good[2:])]
         return message(events, good, poison={bad.event_id: "a NUL in a text, which PostgreSQL refuses"})
 
-    def _no_event_among_good_ones(self) -> Guest:
+    def _no_event_among_good_ones(self) -> InjectedMessage:
         mark, good = str(uuid4()), self._companions()
         events = [*(as_sent(event) for event in good), {"no_event": mark}]
         return message(events, good, poison={mark: "a thing that is no event"})
 
-    def _no_json(self) -> Guest:
+    def _no_json(self) -> InjectedMessage:
         mark = str(uuid4())
         body = b"\xff\xfe{ " + mark.encode()
-        return Guest(body, "application/json", headers(mark), poison={mark: "a body that is no JSON"})
+        return InjectedMessage(body, "application/json", headers(mark), poison={mark: "a body that is no JSON"})
 
-    def _no_message(self) -> Guest:
+    def _no_message(self) -> InjectedMessage:
         mark = str(uuid4())
-        return Guest(f"hello {mark}".encode(), "text/plain", None, poison={mark: "a message that is none of Celery's"})
+        return InjectedMessage(
+            f"hello {mark}".encode(), "text/plain", None, poison={mark: "a message that is none of Celery's"}
+        )
 
-    def _unknown_task(self) -> Guest:
+    def _unknown_task(self) -> InjectedMessage:
         mark = str(uuid4())
         events = [as_sent(self._event("nobody"))]
         return message(events, poison={mark: "a task that no worker knows"}, task_id=mark, task="history.unheard_of")
 
-    def _unknown_version(self) -> Guest:
+    def _unknown_version(self) -> InjectedMessage:
         mark = str(uuid4())
         events = [as_sent(self._event("nobody"))]
         return message(events, poison={mark: "a version from the future"}, task_id=mark, version=VERSION + 1)
@@ -158,7 +160,9 @@ def message(
     task_id: str | None = None,
     task: str = TASK,
     version: int = VERSION,
-) -> Guest:
+) -> InjectedMessage:
     """Make a Celery message with these events."""
     body = json.dumps([[events], {"version": version}, {}]).encode()
-    return Guest(body, "application/json", headers(task_id or str(uuid4()), task), good, poison or {}, killers or {})
+    return InjectedMessage(
+        body, "application/json", headers(task_id or str(uuid4()), task), good, poison or {}, killers or {}
+    )

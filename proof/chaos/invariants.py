@@ -133,8 +133,8 @@ def _positions(ledger: Ledger, found: Found, stored: Mapping[str, Row]) -> Itera
             continue
         times = set(_times(sending, event_id, row.received_at))
         if row.at not in times:
-            told = " or ".join(time.isoformat() for time in sorted(times))
-            yield Violation("position", event_id, f"stored as of {row.at.isoformat()}; the rules give {told}")
+            expected_times = " or ".join(time.isoformat() for time in sorted(times))
+            yield Violation("position", event_id, f"stored as of {row.at.isoformat()}; the rules give {expected_times}")
         before = latest.get(row.playback)
         if before is None or (row.at, event_id) > (before.at, before.event_id):
             latest[row.playback] = row

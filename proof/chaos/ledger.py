@@ -69,7 +69,7 @@ class Erasure:
 
 
 @dataclass(slots=True)
-class Letter:
+class ExpectedDeadLetter:
     """Something that must end in the dead-letter queue and nowhere else. `confirmed`: the broker has confirmed it."""
 
     what: str
@@ -90,12 +90,12 @@ class Ledger:
     #: By viewer.
     erased: dict[str, Erasure] = field(default_factory=dict)
     #: Poison, by its mark among the dead letters: the id of a message or of an event, or a text in the body.
-    poison: dict[str, Letter] = field(default_factory=dict)
+    poison: dict[str, ExpectedDeadLetter] = field(default_factory=dict)
     #: Events that kill their writer, by event id.
-    killers: dict[str, Letter] = field(default_factory=dict)
+    killers: dict[str, ExpectedDeadLetter] = field(default_factory=dict)
 
     @property
-    def deadly(self) -> Mapping[str, Letter]:
+    def deadly(self) -> Mapping[str, ExpectedDeadLetter]:
         """Everything that must become a dead letter: poison and killers."""
         return {**self.poison, **self.killers}
 

@@ -22,9 +22,10 @@ import msgspec
 import structlog
 import urllib3
 
-from proof.chaos.audience import Audience, Parcel
-from proof.chaos.guests import Guest, Guests
-from proof.chaos.ledger import ACCEPTED, CONFIRMED, Attempt, Erasure, Event, Ledger, Letter, Sending
+from proof.chaos.audience import Audience, RequestContent
+from proof.chaos.errors import LoadFailed
+from proof.chaos.guests import InjectedMessage, MessageFactory
+from proof.chaos.ledger import ACCEPTED, CONFIRMED, Attempt, Erasure, Event, ExpectedDeadLetter, Ledger, Sending
 from proof.load.playback import Video
 from service.waiting import wait_until
 from streaming_app.access.auth import Tokens
@@ -53,16 +54,12 @@ NDJSON = "application/x-ndjson"
 LATER = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
 
 
-class NoViews(Exception):
-    """The load cannot continue: there is no viewer to erase, or no library."""
-
-
 @dataclass(eq=False, slots=True)
 class Request:
     """One request, from its arrival until it is accepted or refused."""
 
     sending: Sending
-    parcel: Parcel
+    content: RequestContent
     skew: timedelta
     rounds: int = 0  #: how often it was sent; copies that are sent together are one round
     under_way: int = 0
@@ -72,7 +69,7 @@ class Request:
         events: Sequence[Event] = self.sending.events
         if sent_at:
             events = [msgspec.structs.replace(event, sent_at=sent_at) for event in events]
-        if self.parcel.lines:
+        if self.content.lines:
             return b"\n".join(map(msgspec.json.encode, events))
         return msgspec.json.encode(events[0] if len(events) == 1 else events)
 
@@ -106,11 +103,11 @@ class Load:
         self._skew = timedelta()
 
         self._ready: SimpleQueue[Request | None] = SimpleQueue()
-        self._again: list[tuple[float, int, Request]] = []  # a heap, ordered by due time
+        self._retries: list[tuple[float, int, Request]] = []  # a heap, ordered by due time
         self._numbers = count()
-        self._guests: Guests | None = None
-        self._at_the_door: SimpleQueue[Guest | None] = SimpleQueue()
-        self._no_more = threading.Event()
+        self._messages: MessageFactory | None = None
+        self._to_inject: SimpleQueue[InjectedMessage | None] = SimpleQueue()
+        self._finishing = threading.Event()
         self._stopped = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -119,10 +116,10 @@ class Load:
     def start(self) -> None:
         """Start sending. Raises NoViews if the streaming app does not list its videos."""
         videos = self._library()
-        self._guests = Guests(f"guest-{self._name}", videos[0].id)
+        self._messages = MessageFactory(f"guest-{self._name}", videos[0].id)
         audience = Audience(videos, self._chance, self._name)
-        self._run(lambda: self._pace(audience), "load-pace")
-        self._run(self._publish_guests, "load-guests")
+        self._run(lambda: self._generate_requests(audience), "load-pace")
+        self._run(self._publish_injected, "load-guests")
         for number in range(AT_A_TIME):
             self._run(self._send, f"load-{number}")
 
@@ -131,12 +128,12 @@ class Load:
 
         Returns a description of what is left. Nothing is sent afterwards.
         """
-        self._no_more.set()
+        self._finishing.set()
         wait_until(lambda: not self._pending, deadline_s, poll_interval_s=TICK_S)
         self._stopped.set()
         for _ in range(AT_A_TIME):
             self._ready.put(None)
-        self._at_the_door.put(None)
+        self._to_inject.put(None)
         for thread in self._threads:
             thread.join()
         with self._lock:
@@ -180,7 +177,7 @@ class Load:
     def poison(self, n: int) -> None:
         """Publish `n` messages with content that cannot be stored. Returns at once."""
         for _ in range(n):
-            self._invite(self._host.poison())
+            self._inject(self._message_factory.poison())
 
     def killers(self, n: int, kind: str = "child") -> None:
         """Publish `n` events that kill the `child` or the `parent` of their worker, each in a message of its own.
@@ -188,7 +185,7 @@ class Load:
         Returns at once.
         """
         for _ in range(n):
-            self._invite(self._host.killer(kind))
+            self._inject(self._message_factory.killer(kind))
 
     def erase_one(self, erase: Callable[[str], None]) -> None:
         """Erase a viewer whose views are coming in and who continues to watch. Raises what `erase` raises."""
@@ -211,7 +208,7 @@ class Load:
 
         found = wait_until(viewers, VIEWER_TIMEOUT_S, poll_interval_s=TICK_S)
         if not found:
-            raise NoViews("there is nobody whose views were accepted")
+            raise LoadFailed("there is nobody whose views were accepted")
         return self._chance.choice(found)
 
     # -- threads ----------------------------------------------------------------------------------------
@@ -221,25 +218,25 @@ class Load:
         self._threads.append(thread)
         thread.start()
 
-    def _pace(self, audience: Audience) -> None:
+    def _generate_requests(self, audience: Audience) -> None:
         """Let requests arrive at their times, and add those that are due again."""
         next_at = monotonic()
         while not self._stopped.wait(TICK_S):
-            while not self._no_more.is_set() and next_at <= monotonic():
-                parcel = audience.parcel(self._skew)
-                self._arrive(parcel)
-                next_at += self._chance.expovariate(self._rate / len(parcel.events))
+            while not self._finishing.is_set() and next_at <= monotonic():
+                content = audience.content(self._skew)
+                self._add_request(content)
+                next_at += self._chance.expovariate(self._rate / len(content.events))
             with self._lock:
-                while self._again and self._again[0][0] <= monotonic():
-                    self._put(heapq.heappop(self._again)[2])
+                while self._retries and self._retries[0][0] <= monotonic():
+                    self._enqueue(heapq.heappop(self._retries)[2])
 
-    def _arrive(self, parcel: Parcel) -> None:
+    def _add_request(self, content: RequestContent) -> None:
         with self._lock:
-            request = Request(self.ledger.send(parcel.events), parcel, self._skew)
-            self._pending += len(parcel.events)
-            self._put(request)
+            request = Request(self.ledger.send(content.events), content, self._skew)
+            self._pending += len(content.events)
+            self._enqueue(request)
 
-    def _put(self, request: Request) -> None:
+    def _enqueue(self, request: Request) -> None:
         request.rounds += 1
         request.under_way = self._chance.randint(1, self._copies)
         for _ in range(request.under_way):
@@ -252,13 +249,13 @@ class Load:
                 continue
             attempt, retry_after_s = self._attempt(request)
             with self._lock:
-                self._note(request, attempt, retry_after_s)
+                self._record_attempt(request, attempt, retry_after_s)
 
     def _attempt(self, request: Request) -> tuple[Attempt, float]:
         began = datetime.now(UTC)
-        sent_at = began + request.skew if request.parcel.says_time else None
-        content_type = NDJSON if request.parcel.lines else "application/json"
-        headers = {"Authorization": f"Bearer {self._token(request.parcel.viewer_id)}", "Content-Type": content_type}
+        sent_at = began + request.skew if request.content.has_sent_at else None
+        content_type = NDJSON if request.content.lines else "application/json"
+        headers = {"Authorization": f"Bearer {self._token(request.content.viewer_id)}", "Content-Type": content_type}
         retry_after_s = 0.0
         try:
             response = self._http.request("POST", f"{self._url}/api/views", body=request.body(sent_at), headers=headers)
@@ -268,7 +265,7 @@ class Load:
             answer = type(error).__name__
         return Attempt(began, datetime.now(UTC), answer, sent_at), retry_after_s
 
-    def _note(self, request: Request, attempt: Attempt, retry_after_s: float) -> None:
+    def _record_attempt(self, request: Request, attempt: Attempt, retry_after_s: float) -> None:
         """Record an attempt. The caller holds the lock."""
         request.sending.attempts.append(attempt)
         request.under_way -= 1
@@ -278,18 +275,18 @@ class Load:
             return
         if attempt.answer == ACCEPTED:
             self.ledger.accept(request.sending)
-            self._close(request)
+            self._finish_request(request)
         elif _is_final(attempt.answer):
             log.error("refused", answer=attempt.answer, event_id=request.sending.events[0].event_id)
             self.ledger.refused.update({event.event_id: attempt.answer for event in request.sending.events})
-            self._close(request)
+            self._finish_request(request)
         elif not request.under_way:
             pause_s = min(PAUSE_S * 2 ** (request.rounds - 1), LONGEST_PAUSE_S) * self._chance.uniform(0.5, 1.5)
             # Never earlier than the server's Retry-After.
             pause_s = max(pause_s, retry_after_s * self._chance.uniform(1, 1.5))
-            heapq.heappush(self._again, (monotonic() + pause_s, next(self._numbers), request))
+            heapq.heappush(self._retries, (monotonic() + pause_s, next(self._numbers), request))
 
-    def _close(self, request: Request) -> None:
+    def _finish_request(self, request: Request) -> None:
         request.done = True
         self._pending -= len(request.sending.events)
 
@@ -299,44 +296,44 @@ class Load:
     # -- past the streaming app -------------------------------------------------------------------------
 
     @property
-    def _host(self) -> Guests:
-        assert self._guests, "start was called"  # noqa: S101
-        return self._guests
+    def _message_factory(self) -> MessageFactory:
+        assert self._messages, "start was called"  # noqa: S101
+        return self._messages
 
-    def _invite(self, guest: Guest) -> None:
+    def _inject(self, injected: InjectedMessage) -> None:
         with self._lock:
-            self.ledger.poison.update({mark: Letter(what) for mark, what in guest.poison.items()})
-            self.ledger.killers.update({mark: Letter(what) for mark, what in guest.killers.items()})
-            if guest.events:
-                self.ledger.send(guest.events)
-            self._pending += len(guest.events) + len(guest.poison) + len(guest.killers)
-        self._at_the_door.put(guest)
+            self.ledger.poison.update({mark: ExpectedDeadLetter(what) for mark, what in injected.poison.items()})
+            self.ledger.killers.update({mark: ExpectedDeadLetter(what) for mark, what in injected.killers.items()})
+            if injected.events:
+                self.ledger.send(injected.events)
+            self._pending += len(injected.events) + len(injected.poison) + len(injected.killers)
+        self._to_inject.put(injected)
 
-    def _publish_guests(self) -> None:
+    def _publish_injected(self) -> None:
         """Publish the messages one after another, each until the broker has confirmed it."""
-        while (guest := self._at_the_door.get()) is not None:
+        while (injected := self._to_inject.get()) is not None:
             while not self._stopped.is_set():
-                attempt = guest.publish(self._broker_url)
+                attempt = injected.publish(self._broker_url)
                 with self._lock:
-                    self._note_guest(guest, attempt)
+                    self._record_injected(injected, attempt)
                 if attempt.answer == CONFIRMED:
                     break
                 self._stopped.wait(BROKER_PAUSE_S)
 
-    def _note_guest(self, guest: Guest, attempt: Attempt) -> None:
+    def _record_injected(self, injected: InjectedMessage, attempt: Attempt) -> None:
         """Record an attempt. The caller holds the lock."""
         confirmed = attempt.answer == CONFIRMED
-        for mark in (*guest.poison, *guest.killers):
+        for mark in (*injected.poison, *injected.killers):
             letter = self.ledger.deadly[mark]
             letter.attempts.append(attempt)
             letter.confirmed = confirmed
-        if guest.events:
-            sending = self.ledger.sent[guest.events[0].event_id]
+        if injected.events:
+            sending = self.ledger.sent[injected.events[0].event_id]
             sending.attempts.append(attempt)
             if confirmed:
                 self.ledger.accept(sending)
         if confirmed:
-            self._pending -= len(guest.events) + len(guest.poison) + len(guest.killers)
+            self._pending -= len(injected.events) + len(injected.poison) + len(injected.killers)
 
     # -- the streaming app ------------------------------------------------------------------------------
 
@@ -349,7 +346,7 @@ class Load:
     def _library(self) -> list[Video]:
         videos = wait_until(self._readable_videos, START_TIMEOUT_S, poll_interval_s=TICK_S)
         if not videos:
-            raise NoViews(f"{self._url} has no videos, or does not answer")
+            raise LoadFailed(f"{self._url} has no videos, or does not answer")
         return videos
 
     def _readable_videos(self) -> list[Video]:

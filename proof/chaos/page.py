@@ -53,7 +53,7 @@ LEAST_PLAYED_S = 15
 #: Seconds of a visit that may be missing: the frames between the last `timeupdate` and leaving the page.
 SLACK_S = 0.6
 #: Less than this is a look for the player (streaming_app/static/playback.js).
-LOOK_S = 2.0
+SHORT_STRETCH_S = 2.0
 
 #: Runs in every page before its own scripts. It makes the clock adjustable and measures what really played.
 SCRIPT = """
@@ -109,7 +109,7 @@ class Visit:
         return sum(to - since for since, to in self.played)
 
     @property
-    def ended_with_s(self) -> float:
+    def last_stretch_s(self) -> float:
         """The length of the last stretch in seconds. A short one is a look: the player then keeps the earlier place."""
         since, to = self.played[-1]
         return to - since
@@ -131,7 +131,7 @@ def own_video(sample: Path, folder: Path) -> Path:
     return path
 
 
-class Watching:
+class BrowserViewer:
     """Opens the player again and again, in its own thread, from `start` to `finish`.
 
     `visits` is what really played, `history` what the viewer's history says afterwards, and `failures` what went wrong
@@ -146,7 +146,7 @@ class Watching:
         self._url = url
         self._chance = Random(f"page {seed}")  # noqa: S311 (the same again)
         self._ahead_ms = 0.0
-        self._no_more = threading.Event()
+        self._finishing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="page", daemon=True)
 
     def start(self) -> None:
@@ -154,7 +154,7 @@ class Watching:
 
     def finish(self) -> None:
         """End the last visit, let the player send what it has stored, and read the history."""
-        self._no_more.set()
+        self._finishing.set()
         self._thread.join()
 
     def set_clock(self, ahead_s: float) -> None:
@@ -190,7 +190,7 @@ class Watching:
                 context.add_init_script(SCRIPT)
                 context.set_default_timeout(STEP_TIMEOUT_MS)
                 page = context.new_page()
-                while not self._no_more.is_set():
+                while not self._finishing.is_set():
                     self._visit(page)
                 self._send_all(page)
                 browser.close()
@@ -199,12 +199,12 @@ class Watching:
 
     def _visit(self, page: Page) -> None:
         if not self._open(page, f"/watch/{WATCHED_IN_A_BROWSER}") or not self._plays(page):
-            self._no_more.wait(RETRY_S)
+            self._finishing.wait(RETRY_S)
             return
         until = monotonic() + self._chance.uniform(*VISIT_S)
         jump_at = until - 3 if self._chance.random() < JUMPS else None
         pause_at = until - 2 if self._chance.random() < PAUSES else None
-        while monotonic() < until and not self._no_more.is_set():
+        while monotonic() < until and not self._finishing.is_set():
             self._set_clock(page)
             if jump_at and monotonic() > jump_at:
                 page.evaluate("(share) => { player.currentTime = share * player.duration; }", self._chance.random())
@@ -277,7 +277,7 @@ def differences(visits: list[Visit], history: list[dict[str, Any]]) -> Iterator[
         yield f"{least_s:.1f} s really played in {len(visits)} visits, and the history has {watched_s:.1f} s"
     if watched_s > most_s:
         yield f"no more than {most_s:.1f} s played in {len(visits)} visits, and the history has {watched_s:.1f} s"
-    if visits and history and not history[0]["finished"] and visits[-1].ended_with_s > LOOK_S + SLACK_S:
+    if visits and history and not history[0]["finished"] and visits[-1].last_stretch_s > SHORT_STRETCH_S + SLACK_S:
         at_s, left_at_s = history[0]["position_s"], visits[-1].left_at_s
         if abs(at_s - left_at_s) > SLACK_S:
             yield f"left at {left_at_s:.1f} s, and the history says {at_s:.1f} s"

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import monotonic
 
-from proof.chaos.faults import NobodyThere, Scene, describe, happen
+from proof.chaos.errors import PartMissing
+from proof.chaos.faults import Scene, cause, describe
 from proof.chaos.schedule import Planned
 
 #: Minimum duration in seconds. A fault that began late, because its part was not there, still lasts this long.
@@ -17,7 +18,7 @@ JOIN_S = 120
 
 #: Called with the seconds since the beginning, a sign (`!`: begins, `+`: is healed, `-`: did not happen), and a line of
 #: text.
-Tell = Callable[[float, str, str], None]
+ReportFault = Callable[[float, str, str], None]
 
 
 @dataclass
@@ -30,13 +31,13 @@ class Happened:
     healed_s: float | None = None
 
 
-class Player:
+class FaultRunner:
     """Runs one schedule. `happened` lists the faults so far, `failures` what could not be done or healed."""
 
-    def __init__(self, scene: Scene, plan: Sequence[Planned], tell: Tell, stopped: threading.Event) -> None:
+    def __init__(self, scene: Scene, plan: Sequence[Planned], report: ReportFault, stopped: threading.Event) -> None:
         self._scene = scene
         self._plan = plan
-        self._tell = tell
+        self._report = report
         self._stopped = stopped
         self._threads: list[threading.Thread] = []
         self._began = monotonic()
@@ -49,13 +50,13 @@ class Player:
         for planned in self._plan:
             if self._wait_until(planned.start_s):
                 break
-            thread = threading.Thread(target=self._let_happen, args=(planned,), name=planned.name, daemon=True)
+            thread = threading.Thread(target=self._run_fault, args=(planned,), name=planned.name, daemon=True)
             thread.start()
             self._threads.append(thread)
         self._wait_until(seconds)
         for thread in self._threads:
             thread.join(JOIN_S)
-        self.failures += [f"{one.text}: not healed" for one in self.happened if one.healed_s is None]
+        self.failures += [f"{record.text}: not healed" for record in self.happened if record.healed_s is None]
 
     def _now(self) -> float:
         return monotonic() - self._began
@@ -64,20 +65,20 @@ class Player:
         """Wait. Returns whether the run was stopped meanwhile."""
         return self._stopped.wait(max(at_s - self._now(), at_least_s, 0))
 
-    def _let_happen(self, planned: Planned) -> None:
+    def _run_fault(self, planned: Planned) -> None:
         text = describe(planned)
         lasts = planned.duration_s > 0
         try:
-            with happen(self._scene, planned):
-                one = Happened(planned, text, self._now())
-                self.happened.append(one)
-                self._tell(one.began_s, "!", text)
+            with cause(self._scene, planned):
+                record = Happened(planned, text, self._now())
+                self.happened.append(record)
+                self._report(record.began_s, "!", text)
                 self._wait_until(planned.end_s, at_least_s=LEAST_S if lasts else 0)
-            one.healed_s = self._now()
+            record.healed_s = self._now()
             if lasts:
-                self._tell(one.healed_s, "+", text)
-        except NobodyThere as reason:
-            self._tell(self._now(), "-", f"{text}: did not happen, {reason}")
+                self._report(record.healed_s, "+", text)
+        except PartMissing as reason:
+            self._report(self._now(), "-", f"{text}: did not happen, {reason}")
         except Exception as error:  # noqa: BLE001 (whatever it is, this run proves nothing any more)
             self.failures.append(f"{text}: {type(error).__name__}: {error}")
-            self._tell(self._now(), "-", self.failures[-1])
+            self._report(self._now(), "-", self.failures[-1])

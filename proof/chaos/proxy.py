@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Self
 
+from proof.chaos.errors import ProxyFailed
+
 #: Directions of a link: from the connecting side to the listening side, and back.
 THERE, BACK = "there", "back"
 BOTH = (THERE, BACK)
@@ -133,7 +135,7 @@ class Proxies:
     def __init__(self) -> None:
         self._links: dict[str, Link] = {}
 
-    async def obey(self, command: Mapping[str, Any]) -> None:
+    async def execute(self, command: Mapping[str, Any]) -> None:
         """Execute a command `{"do", "link", ...}`. Raises KeyError for an unknown one, OSError if a port is taken."""
         name, do = command["link"], command["do"]
         if do == "serve":
@@ -162,16 +164,12 @@ async def serve() -> None:
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
     while line := await commands.readline():
         try:
-            await proxies.obey(json.loads(line))
+            await proxies.execute(json.loads(line))
             answer = "ok"
         except (KeyError, OSError) as error:
             answer = f"{type(error).__name__}: {error}"
         sys.stdout.write(f"{answer}\n")
         sys.stdout.flush()
-
-
-class ProxyFailed(Exception):
-    """The proxy's process did not execute a command, or is gone."""
 
 
 class ProxyProcess:
@@ -192,23 +190,23 @@ class ProxyProcess:
 
     def serve(self, link: str, port: int, upstream: int | str) -> None:
         """Start a link from `port` on 127.0.0.1 to another port there, or to a Unix socket."""
-        self._tell(do="serve", link=link, port=port, upstream=upstream)
+        self._send_command(do="serve", link=link, port=port, upstream=upstream)
 
     def cut(self, link: str) -> None:
         """Reset its connections and refuse new ones."""
-        self._tell(do="cut", link=link)
+        self._send_command(do="cut", link=link)
 
     def delay(self, link: str, direction: str, delay_s: float) -> None:
         """Delay all data in this direction by this many seconds."""
-        self._tell(do="delay", link=link, direction=direction, delay_s=delay_s)
+        self._send_command(do="delay", link=link, direction=direction, delay_s=delay_s)
 
     def swallow(self, link: str, direction: str) -> None:
         """Make a black hole: connections are accepted and stay open, but no data arrives in this direction."""
-        self._tell(do="swallow", link=link, direction=direction)
+        self._send_command(do="swallow", link=link, direction=direction)
 
     def heal(self, link: str) -> None:
         """Pass all data in both directions, and accept connections."""
-        self._tell(do="pass", link=link)
+        self._send_command(do="pass", link=link)
 
     def close(self) -> None:
         """End the process, with all connections."""
@@ -224,7 +222,7 @@ class ProxyProcess:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _tell(self, **command: Any) -> None:
+    def _send_command(self, **command: Any) -> None:
         with self._lock:
             assert self._process.stdin, "opened above"  # noqa: S101
             assert self._process.stdout, "opened above"  # noqa: S101

@@ -11,15 +11,12 @@ from kombu.transport.base import StdChannel
 
 from local.errors import BrokerUnreachable
 from local.queue import Queue
+from proof.chaos.errors import UnexpectedDeadLetters
 from view_events import topology
 
 CONNECT_S = 2
 #: A frozen broker accepts a connection and does not answer.
 ANSWER_S = 5
-
-
-class UnexpectedDeadLetters(Exception):
-    """A message was dead-lettered in a run that sends only good views."""
 
 
 class Queues:

@@ -52,7 +52,7 @@ def page(
     faults = sorted(faults, key=lambda fault: fault.began_s)
     verdict = "Nothing lost, nothing twice" if passed else "Not passed"
     tiles = "".join(_tile(name, int(number)) for name, number in numbers.items())
-    told = " · ".join(f"{name} {number}" for name, number in versions.items())
+    texts = " · ".join(f"{name} {number}" for name, number in versions.items())
     legend = "".join(f'<span><i class="{name}"></i>{label}</span>' for name, label in LEGEND.items())
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -66,7 +66,7 @@ def page(
 <h2>{len(faults)} faults</h2>
 <div class="table"><table><thead><tr><th>began<th>lasted<th>what</thead><tbody>
 {"".join(map(_row, faults))}</tbody></table></div>
-<footer>seed {seed} · commit {escape(commit)} · {escape(told)}</footer>
+<footer>seed {seed} · commit {escape(commit)} · {escape(texts)}</footer>
 </main></body></html>
 """
 

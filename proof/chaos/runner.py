@@ -28,8 +28,8 @@ from proof.chaos.found import dead_letter
 from proof.chaos.invariants import Violation
 from proof.chaos.ledger import WATCHED_IN_A_BROWSER
 from proof.chaos.load import Load
-from proof.chaos.page import Watching, own_video
-from proof.chaos.player import Happened, Player
+from proof.chaos.page import BrowserViewer, own_video
+from proof.chaos.player import FaultRunner, Happened
 from proof.chaos.proxy import ProxyProcess
 from proof.chaos.queues import Queues
 from proof.chaos.schedule import Planned, one_outage, schedule
@@ -37,7 +37,7 @@ from proof.chaos.screen import Screen
 from proof.chaos.settings import ChaosSettings
 from proof.chaos.stack import ROOT, WEB_PROCESSES, WORKERS, ChaosStack
 from proof.chaos.versions import commit, servers
-from proof.chaos.watching import LearnerRedeliveries, Question, Redeliveries, Watch
+from proof.chaos.watching import LearnerRedeliveries, Measurement, Redeliveries, Sampler
 from service.waiting import wait_until
 from streaming_app.access.auth import Tokens
 from streaming_app.recording.outbox import waiting_in
@@ -46,7 +46,7 @@ from streaming_app.videos.samples import samples
 #: Seconds after the last fault for events without a 202: they are sent again until they get one.
 FINISH_S = 60
 #: Seconds since the last event was stored, for queues and outboxes to become empty and everything to be right.
-SETTLE_S = 120
+SETTLE_TIMEOUT_S = 120
 #: Number of checks in a row that must find everything quiet, because some of the figures are a second old.
 QUIET_CHECKS = 3
 POLL_INTERVAL_S = 1.0
@@ -111,7 +111,7 @@ def run(settings: ChaosSettings, screen: Screen) -> Outcome:
         with state.lock(), ProxyProcess() as proxy:
             stack = ChaosStack(state, videos, proxy, settings.broker_image, settings.broker)
             with _interruptible(stack) as stopped, _running(stack, screen):
-                outcome = Run(settings, stack, proxy, screen, stopped).go(chaos / f"report-seed-{settings.seed}.html")
+                outcome = Run(settings, stack, proxy, screen, stopped).run(chaos / f"report-seed-{settings.seed}.html")
     except Interrupted:
         shutil.rmtree(folder)
         raise
@@ -145,18 +145,18 @@ def _interruptible(stack: ChaosStack) -> Iterator[threading.Event]:
 @contextmanager
 def _running(stack: ChaosStack, screen: Screen) -> Iterator[None]:
     """Inside the block, the stack runs, and parts that die are restarted."""
-    guard = threading.Thread(target=stack.watch, name="guard", daemon=True)
+    monitor = threading.Thread(target=stack.watch, name="guard", daemon=True)
     stack.end_leftovers()
     try:
-        with screen.moving("starting PostgreSQL, the broker, the streaming app, the history API, workers"):
+        with screen.live_line("starting PostgreSQL, the broker, the streaming app, the history API, workers"):
             stack.start()
-        guard.start()
+        monitor.start()
         yield
     finally:
         stack.ask_to_stop()
-        if guard.is_alive():
-            guard.join()
-        with screen.moving("stopping"):
+        if monitor.is_alive():
+            monitor.join()
+        with screen.live_line("stopping"):
             stack.stop()
 
 
@@ -180,11 +180,11 @@ class Run:
             broker_url=stack.broker_url,
             excluded_video=WATCHED_IN_A_BROWSER,
         )
-        self._page: Watching | None = None
+        self._page: BrowserViewer | None = None
         if settings.browser:
-            self._page = Watching(stack.page_url, stack.videos / f"{WATCHED_IN_A_BROWSER}.mp4", settings.seed)
+            self._page = BrowserViewer(stack.page_url, stack.videos / f"{WATCHED_IN_A_BROWSER}.mp4", settings.seed)
         scene = Scene(lambda: Supervisor(self._state), stack.broker, proxy, self._load, self._erase, self._page)
-        self._player = Player(scene, self._plan(), screen.fault, stopped)
+        self._player = FaultRunner(scene, self._plan(), screen.fault, stopped)
         self._waits_for = "views flow"
         self._commit = commit()
         self._dead: list[Message] = []
@@ -197,19 +197,19 @@ class Run:
             )
         return one_outage(self._settings.faults.removesuffix("_down"), self._settings.seconds)
 
-    def go(self, path: Path) -> Outcome:
+    def run(self, path: Path) -> Outcome:
         """Run until the verdict. Writes the report to `path`. Raises Interrupted."""
-        with Watch(self._questions()) as watch, self._screen.moving("views flow"), self._shown(watch):
+        with Sampler(self._measurements()) as watch, self._screen.live_line("views flow"), self._showing(watch):
             self._load.start()
             if self._page:
                 self._page.start()
             self._player.play(self._settings.seconds)
-            self._go_on("the last answers")
+            self._set_phase("the last answers")
             self._load.finish(FINISH_S)
             if self._page:
                 self._page.finish()
                 self._screen.say(f"page: {self._page.summary()}")
-            self._go_on("empty queues")
+            self._set_phase("empty queues")
             left, violations = self._settle()
         outcome = self._judge(watch, left, violations)
         report.write(
@@ -224,7 +224,7 @@ class Run:
         self._screen.say(f"report: {path}")
         return outcome
 
-    def _questions(self) -> dict[str, Question]:
+    def _measurements(self) -> dict[str, Measurement]:
         history = view_counts.History(self._stack.database_url)
         queues = Queues(self._stack.broker_url, self._stack.queue)
         return {
@@ -234,7 +234,7 @@ class Run:
             "queue": queues.waiting,
             "outbox": lambda: waiting_in(self._state.outbox),
             "redelivered": self._redeliveries().count,
-            "history ms": self._look_at_history,
+            "history ms": self._history_latency_ms,
         }
 
     def _redeliveries(self) -> Redeliveries | LearnerRedeliveries:
@@ -242,7 +242,7 @@ class Run:
             return LearnerRedeliveries(self._stack.broker_url)
         return Redeliveries(self._state.logs)
 
-    def _look_at_history(self) -> float:
+    def _history_latency_ms(self) -> float:
         """Return how many milliseconds a viewer waits for the history. Raises OSError if the history is away."""
         token = Tokens(self._state.secret("secret_key")).viewer("somebody")
         request = Request(f"{self._stack.addresses.web_url}/api/history", headers={"Authorization": f"Bearer {token}"})  # noqa: S310
@@ -252,7 +252,7 @@ class Run:
         return (monotonic() - began) * 1000
 
     @contextmanager
-    def _shown(self, watch: Watch) -> Iterator[None]:
+    def _showing(self, watch: Sampler) -> Iterator[None]:
         """Inside the block, the figures are on the screen."""
         done = threading.Event()
 
@@ -268,7 +268,7 @@ class Run:
             done.set()
             thread.join()
 
-    def _go_on(self, waits_for: str) -> None:
+    def _set_phase(self, waits_for: str) -> None:
         if self._stopped.is_set():
             raise Interrupted("stopped: no verdict")
         self._waits_for = f"waiting for {waits_for}"
@@ -293,14 +293,14 @@ class Run:
         """Wait until all is quiet and right. What is not right SETTLE_S after the last event was stored
         is the verdict.
         """
-        deadline, quiet, stored = monotonic() + SETTLE_S, 0, 0
+        deadline, quiet, stored = monotonic() + SETTLE_TIMEOUT_S, 0, 0
         history = view_counts.History(self._stack.database_url)
         while True:
             left = self._left()
             quiet = 0 if left else quiet + 1
             # After ten minutes without a database, the backlog takes a while. So wait as long as it shrinks.
             if (now := history.stored() or 0) > stored:
-                deadline, stored = monotonic() + SETTLE_S, now
+                deadline, stored = monotonic() + SETTLE_TIMEOUT_S, now
             too_late = monotonic() > deadline
             if quiet >= QUIET_CHECKS or too_late:
                 violations = self._check()
@@ -308,7 +308,7 @@ class Run:
                     return left, violations
                 # A message may be where no figure counts it, for example while a worker tries it alone.
                 quiet = 0
-            self._go_on(", ".join(left) or "everything to be right")
+            self._set_phase(", ".join(left) or "everything to be right")
             sleep(POLL_INTERVAL_S)
 
     def _left(self) -> list[str]:
@@ -337,14 +337,14 @@ class Run:
         except Exception as error:  # noqa: BLE001 (whatever cannot be read proves nothing)
             return [Violation("unknown", "", f"{type(error).__name__}: {error}")]
 
-    def _judge(self, watch: Watch, left: list[str], violations: list[Violation]) -> Outcome:
+    def _judge(self, watch: Sampler, left: list[str], violations: list[Violation]) -> Outcome:
         ledger = self._load.ledger
         # Without those that an erase may have deleted; `invariants` checks these.
         expected = [event_id for event_id, event in ledger.accepted.items() if event.viewer_id not in ledger.erased]
         stored = view_counts.History(self._stack.database_url).stored_of(expected)
         redelivered = max((sample["redelivered"] or 0 for sample in watch.samples), default=0)
         complaints = [*self._player.failures, *(self._page.complaints() if self._page else [])]
-        complaints += [f"after {SETTLE_S} s still: {what}" for what in left]
+        complaints += [f"after {SETTLE_TIMEOUT_S} s still: {what}" for what in left]
         complaints += [f"refused with {answer}: {event_id}" for event_id, answer in ledger.refused.items()]
         least = LEAST_ACCEPTED_A_MINUTE * self._settings.minutes
         if len(ledger.accepted) < least:

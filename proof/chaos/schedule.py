@@ -71,7 +71,7 @@ class Planned:
         return self.start_s + self.duration_s
 
     @property
-    def bears_on(self) -> str:
+    def disturbs(self) -> str:
         """What the fault disturbs. Two faults at a time must disturb different things, because one would heal the
         other.
         """
@@ -98,7 +98,7 @@ def schedule(seed: int, seconds: float, *, learner_mode: bool = False, browser: 
     `learner_mode` leaves out faults that need a broker. `browser` adds faults of the page in a browser.
     """
     rng = random.Random(f"{seed}")  # noqa: S311 (a text is hashed the same way everywhere)
-    planned = [*_disturbances(rng, seconds, learner_mode=learner_mode), *_guests(rng, seconds)]
+    planned = [*_disturbances(rng, seconds, learner_mode=learner_mode), *_view_faults(rng, seconds)]
     if browser:
         planned += _page_faults(random.Random(f"page {seed}"), seconds)  # noqa: S311
     return sorted((one for one in planned if not (learner_mode and one.needs_a_broker)), key=lambda one: one.start_s)
@@ -131,7 +131,7 @@ def _disturbances(rng: random.Random, seconds: float, *, learner_mode: bool) -> 
     running: list[Planned] = []
     # In every run, even a short one, a worker must die with unacknowledged messages. Otherwise nothing would be
     # redelivered.
-    first: Card = ("kill", {"part": "worker-parent", "which": rng.randrange(3), "holding": True})
+    first: Card = ("kill", {"part": "worker-parent", "which": rng.randrange(3), "with_unacked": True})
     deck: Iterator[Card] = chain([first], _deck(rng))
     if learner_mode:
         deck = (card for card in deck if not Planned(0, 0, *card).needs_a_broker)
@@ -160,10 +160,10 @@ def _disturbances(rng: random.Random, seconds: float, *, learner_mode: bool) -> 
 
 def _fits(planned: Planned, running: list[Planned]) -> bool:
     """Return whether a fault may begin while these go on."""
-    bears_on = [one.bears_on for one in running]
-    if "everything" in (planned.bears_on, *bears_on):
+    disturbs = [one.disturbs for one in running]
+    if "everything" in (planned.disturbs, *disturbs):
         return not running
-    return planned.bears_on not in bears_on
+    return planned.disturbs not in disturbs
 
 
 def _deck(rng: random.Random) -> Iterator[Card]:
@@ -171,7 +171,7 @@ def _deck(rng: random.Random) -> Iterator[Card]:
     while True:
         cards: list[Card] = []
         for part in PARTS:
-            cards.append(("kill", {"part": part, "which": rng.randrange(12), "holding": rng.random() < 0.5}))  # noqa: PLR2004
+            cards.append(("kill", {"part": part, "which": rng.randrange(12), "with_unacked": rng.random() < 0.5}))  # noqa: PLR2004
             cards.append(("freeze", {"part": part, "which": rng.randrange(12)}))
         for link in LINKS:
             cards.append(("cut", {"link": link}))
@@ -194,17 +194,17 @@ def _duration(rng: random.Random, name: str, parameters: Mapping[str, object]) -
     return round(rng.uniform(*longest), 1)
 
 
-def _guests(rng: random.Random, seconds: float) -> Iterator[Planned]:
+def _view_faults(rng: random.Random, seconds: float) -> Iterator[Planned]:
     """Yield the faults of the views themselves. Each stretch has all of them."""
     begin_s = 0.0
     while begin_s < seconds:
         last_s = min(begin_s + STRETCH_S, seconds - MARGIN_S)
         if last_s - begin_s > 2 * FIRST_S:
-            yield from _guests_between(rng, begin_s + FIRST_S, last_s)
+            yield from _view_faults_between(rng, begin_s + FIRST_S, last_s)
         begin_s += STRETCH_S
 
 
-def _guests_between(rng: random.Random, first_s: float, last_s: float) -> Iterator[Planned]:
+def _view_faults_between(rng: random.Random, first_s: float, last_s: float) -> Iterator[Planned]:
     def planned(name: str, share: float, **parameters: object) -> Planned:
         """Plan a fault for a share of the stretch, at a random time in it."""
         duration_s = round((last_s - first_s) * share, 1)

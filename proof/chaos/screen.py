@@ -34,7 +34,7 @@ class Screen:
         self._console.file.flush()
 
     @contextmanager
-    def moving(self, text: str) -> Iterator[None]:
+    def live_line(self, text: str) -> Iterator[None]:
         """Inside the block, on a terminal, `show` replaces what it showed before."""
         if not self._console.is_terminal:
             self.say(text)
@@ -46,8 +46,8 @@ class Screen:
 
     def show(self, figures: Mapping[str, float | None], left: str) -> None:
         """Show the current figures. `left` says what the run waits for."""
-        told = {name: "?" if value is None else f"{value:,.0f}" for name, value in figures.items() if name != "at_s"}
-        line = " · ".join([left, *(f"{name} {value}" for name, value in told.items())])
+        texts = {name: "?" if value is None else f"{value:,.0f}" for name, value in figures.items() if name != "at_s"}
+        line = " · ".join([left, *(f"{name} {value}" for name, value in texts.items())])
         if self._status:
             self._status.update(line)
         elif monotonic() - self._said >= LINE_EVERY_S:

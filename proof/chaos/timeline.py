@@ -144,9 +144,9 @@ def _lane(lane: Lane, y: float, axis: Axis, *, named: bool) -> Iterator[str]:
     for fault, room_ends in zip(lane.faults, ends, strict=True):
         left, right = axis.x(fault.began_s), axis.x(_end(fault))
         right = max(right, left + LEAST_BAR)
-        told = escape(f"{clock(fault.began_s)} to {clock(_end(fault))}: {fault.text}")
+        title = escape(f"{clock(fault.began_s)} to {clock(_end(fault))}: {fault.text}")
         yield (
-            f'<g class="fault {kind(fault)}"><title>{told}</title>'
+            f'<g class="fault {kind(fault)}"><title>{title}</title>'
             f'<rect x="{left:.1f}" y="{y}" width="{right - left:.1f}" height="{BAR}" rx="2"/>'
         )
         label = fault.text.partition(": ")[2]
@@ -183,9 +183,9 @@ def points(samples: Samples, series: Series) -> list[tuple[float, float | None]]
         return known
     grown: list[tuple[float, float | None]] = []
     for (then_s, before), (now_s, after) in pairwise(known):
-        told = before is not None and after is not None and now_s > then_s
+        is_known = before is not None and after is not None and now_s > then_s
         # An erase deletes rows, so a count may shrink.
-        grown.append((now_s, max(after - before, 0.0) / (now_s - then_s) if told else None))  # type: ignore[operator]
+        grown.append((now_s, max(after - before, 0.0) / (now_s - then_s) if is_known else None))  # type: ignore[operator]
     return [(at_s, _mean(grown, index)) for index, (at_s, _) in enumerate(grown)]
 
 

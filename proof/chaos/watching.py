@@ -18,9 +18,9 @@ from psycopg.conninfo import make_conninfo
 
 from view_events.topology import messages_database
 
-LOOK_EVERY_S = 1.0
+SAMPLE_INTERVAL_S = 1.0
 #: Seconds between two checks for figures that exist only for a moment.
-LOOK_CLOSELY_EVERY_S = 0.05
+POLL_INTERVAL_S = 0.05
 CONNECT_S = 2
 #: A figure older than this many seconds counts as unknown.
 STALE_S = 2.5
@@ -28,7 +28,7 @@ STALE_S = 2.5
 REDELIVERED = b"redelivered=True"
 
 #: Returns a figure, or None if it is unknown at the moment. May raise, and may take long.
-Question = Callable[[], float | None]
+Measurement = Callable[[], float | None]
 
 
 class Redeliveries:
@@ -66,37 +66,37 @@ class LearnerRedeliveries:
     def __init__(self, broker_url: str) -> None:
         self._conninfo = make_conninfo(messages_database(broker_url), connect_timeout=CONNECT_S)
         self._seen: set[int] = set()
-        threading.Thread(target=self._look, name="redeliveries", daemon=True).start()
+        threading.Thread(target=self._poll, name="redeliveries", daemon=True).start()
 
     def count(self) -> int:
         """Return the count so far."""
         return len(self._seen)
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         while True:
             with suppress(psycopg.Error), psycopg.connect(self._conninfo, autocommit=True) as connection:
                 while True:
                     rows = connection.execute("SELECT msg_id FROM pgmq.q_history WHERE read_ct > 1")
                     self._seen.update(msg_id for (msg_id,) in rows)
-                    sleep(LOOK_CLOSELY_EVERY_S)
-            sleep(LOOK_EVERY_S)
+                    sleep(POLL_INTERVAL_S)
+            sleep(SAMPLE_INTERVAL_S)
 
 
-class Watch:
+class Sampler:
     """Asks every question once a second, and keeps all answers: `samples`, with `at_s` since the beginning."""
 
-    def __init__(self, questions: Mapping[str, Question]) -> None:
-        self._questions = questions
-        self._answers: dict[str, tuple[float, float | None]] = {}
+    def __init__(self, measurements: Mapping[str, Measurement]) -> None:
+        self._measurements = measurements
+        self._values: dict[str, tuple[float, float | None]] = {}
         self._stopped = threading.Event()
         self._began = monotonic()
         self.samples: list[dict[str, float | None]] = []
 
     def __enter__(self) -> Self:
         self._began = monotonic()
-        for name, question in self._questions.items():
-            threading.Thread(target=self._ask, args=(name, question), name=f"watch-{name}", daemon=True).start()
-        threading.Thread(target=self._note, name="watch", daemon=True).start()
+        for name, measure in self._measurements.items():
+            threading.Thread(target=self._measure, args=(name, measure), name=f"watch-{name}", daemon=True).start()
+        threading.Thread(target=self._record, name="watch", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -105,18 +105,18 @@ class Watch:
     def now(self) -> dict[str, float | None]:
         """Return the latest figures. None for those that were unknown a moment ago."""
         oldest = monotonic() - STALE_S
-        answers = dict(self._answers)
-        known = {name: value for name, (at, value) in answers.items() if at >= oldest}
-        return {"at_s": monotonic() - self._began} | {name: known.get(name) for name in self._questions}
+        values = dict(self._values)
+        known = {name: value for name, (at, value) in values.items() if at >= oldest}
+        return {"at_s": monotonic() - self._began} | {name: known.get(name) for name in self._measurements}
 
-    def _ask(self, name: str, question: Question) -> None:
-        while not self._stopped.wait(LOOK_EVERY_S):
+    def _measure(self, name: str, measure: Measurement) -> None:
+        while not self._stopped.wait(SAMPLE_INTERVAL_S):
             try:
-                answer = question()
+                value = measure()
             except Exception:  # noqa: BLE001 (whatever is broken just now is broken on purpose)
-                answer = None
-            self._answers[name] = (monotonic(), answer)
+                value = None
+            self._values[name] = (monotonic(), value)
 
-    def _note(self) -> None:
-        while not self._stopped.wait(LOOK_EVERY_S):
+    def _record(self) -> None:
+        while not self._stopped.wait(SAMPLE_INTERVAL_S):
             self.samples.append(self.now())

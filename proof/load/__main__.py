@@ -30,8 +30,8 @@ from rich.console import Console
 
 from proof.load import receipts, target
 from proof.load.locustfile import Client, Ingest, Viewer
-from proof.load.receipts import LOOK_EVERY_S, NoReceipt
-from proof.load.screen import Screen, last_line, tell
+from proof.load.receipts import POLL_INTERVAL_S, NoReceipt
+from proof.load.screen import Screen, last_line, print_result
 from proof.load.tally import Tally, Verdict
 
 #: Seconds until all users have started. Short, so that most of a short run is at full load.
@@ -79,13 +79,13 @@ def main(users: int, duration: int, state: Path, speed: float, *, ui: bool) -> N
     runner = environment.create_local_runner()
     screen = Screen(console, Client.tally, environment.stats)
     runner.greenlet.spawn(stats_history, runner)
-    runner.greenlet.spawn(_keep_looking)
-    with screen.moving():
+    runner.greenlet.spawn(_check_continuously)
+    with screen.live_line():
         _run_until_stopped(runner, users, console) if ui else _run(runner, screen, users, duration)
         runner.quit()
         report = _write_report(environment, state / "load" / "report.html")
         verdict = _judge(Client.tally, screen)
-    tell(console, verdict, runner)
+    print_result(console, verdict, runner)
     console.print(f"report: {report}", soft_wrap=True)
     click.echo(last_line(verdict, environment.stats))
     sys.exit(1 if verdict.faults else 0)
@@ -126,21 +126,21 @@ def _asked_to_stop() -> threading.Event:
     return stopped
 
 
-def _keep_looking() -> None:
+def _check_continuously() -> None:
     """Check what is stored while the load runs. If the history is away, nothing new is learnt."""
-    office = Client.target.office
+    receipt_source = Client.target.receipt_source
     while True:
         try:
-            receipts.look(Client.tally, office)
+            receipts.check_stored(Client.tally, receipt_source)
         except NoReceipt as reason:
             logging.getLogger(__name__).debug("no receipt: %s", reason)
-        sleep(LOOK_EVERY_S)
+        sleep(POLL_INTERVAL_S)
 
 
 def _judge(tally: Tally, screen: Screen) -> Verdict:
     """Wait until the fate of everything that was sent is known."""
     try:
-        proof = receipts.settle(tally, Client.target.office, lambda: screen.show("waiting", 0))
+        proof = receipts.wait_until_stored(tally, Client.target.receipt_source, lambda: screen.show("waiting", 0))
     except NoReceipt as reason:
         raise click.ClickException(
             f"{tally.accepted:,} events accepted, {tally.seen:,} of them seen stored, and the history does not say "

@@ -40,7 +40,7 @@ RANGE_BYTES = 512 * 1024
 BATCH_EVENTS = (50, 500)
 #: Viewers that one service records for.
 MADE_UP_VIEWERS = 200
-SOON = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, 0}
+RETRYABLE = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE, 0}
 
 
 class Client(FastHttpUser):
@@ -95,7 +95,7 @@ class Client(FastHttpUser):
         body = b"\n".join(bodies) if lines else b"[" + b",".join(bodies) + b"]"
         kind = {"Content-Type": NDJSON if lines else JSON}
         with self.client.post(VIEWS, body, name=name, headers={**headers, **kind}, catch_response=True) as answer:  # type: ignore[arg-type]
-            if answer.status_code in SOON:
+            if answer.status_code in RETRYABLE:
                 return _pause_s(answer.headers)
             if answer.status_code != HTTPStatus.ACCEPTED:
                 answer.failure(f"status {answer.status_code}: {(answer.text or '')[:200]}")
@@ -155,7 +155,7 @@ class Viewer(Client):
         self.videos = self.library()
 
     @task(1)
-    def look_back(self) -> None:
+    def open_history(self) -> None:
         """Open the history: the page, and what its script requests."""
         self.client.get("/history")
         self.client.get("/api/history")
@@ -176,7 +176,7 @@ class Ingest(Client):
         self.headers = {"Authorization": f"Bearer {self.target.ingest_token}"}
 
     @task
-    def pass_on(self) -> None:
+    def send_batch(self) -> None:
         """Send one batch, as an array or as lines."""
         batch = list(islice(self.views, self.chance.randint(*BATCH_EVENTS)))
         self.send(batch, name=f"{VIEWS} (batch)", headers=self.headers, lines=self.chance.random() < 0.5)  # noqa: PLR2004

@@ -13,14 +13,14 @@ from proof.load.tally import Receipt, Tally
 from service.waiting import wait_for_count, wait_until
 
 #: Ids in one question. The streaming app gives the history API one second to answer; this takes a hundredth of it.
-IDS = 1_000
+IDS_PER_REQUEST = 1_000
 #: Questions in one check of what is stored, so that checking does not become the load.
-QUESTIONS = 10
+REQUESTS_PER_CHECK = 10
 TIMEOUT_S = 5.0
 #: Seconds between two checks.
-LOOK_EVERY_S = 0.5
+POLL_INTERVAL_S = 0.5
 #: If no accepted event was stored for this many seconds, the missing ones are lost.
-PATIENCE_S = 60.0
+STALL_TIMEOUT_S = 60.0
 
 
 class NoReceipt(Exception):
@@ -31,14 +31,14 @@ class TokenRefused(NoReceipt):
     """The app does not accept the token as an ingest token. Asking again changes nothing."""
 
 
-class Office(Protocol):
-    """Where to ask. `HttpOffice` is the real one."""
+class ReceiptSource(Protocol):
+    """Where to ask. `HttpReceipts` is the real one."""
 
     def ask(self, ids: Sequence[str]) -> Receipt:
         """Return a receipt for these ids. Raises NoReceipt."""
 
 
-class HttpOffice:
+class HttpReceipts:
     """Asks the streaming app, which asks the history API."""
 
     def __init__(self, url: str, ingest_token: str) -> None:
@@ -59,17 +59,19 @@ class HttpOffice:
         return Receipt(tuple(ids), frozenset(body["missing"]), int(body["counted"]))
 
 
-def look(tally: Tally, office: Office) -> None:
+def check_stored(tally: Tally, receipt_source: ReceiptSource) -> None:
     """Find out what has been stored since the last check. Raises NoReceipt."""
-    unseen = tally.unseen(IDS * QUESTIONS)
-    for at in range(0, len(unseen), IDS):
-        tally.asked(office.ask(unseen[at : at + IDS]))
+    not_seen = tally.not_seen(IDS_PER_REQUEST * REQUESTS_PER_CHECK)
+    for at in range(0, len(not_seen), IDS_PER_REQUEST):
+        tally.record_receipt(receipt_source.ask(not_seen[at : at + IDS_PER_REQUEST]))
 
 
-def settle(tally: Tally, office: Office, tick: Callable[[], None], patience_s: float = PATIENCE_S) -> list[Receipt]:
+def wait_until_stored(
+    tally: Tally, receipt_source: ReceiptSource, tick: Callable[[], None], stall_timeout_s: float = STALL_TIMEOUT_S
+) -> list[Receipt]:
     """Wait until everything accepted is stored, or nothing more is stored. Returns the receipts of every event sent.
 
-    Calls `tick` now and then. Raises NoReceipt if the history gave no answer for `patience_s`.
+    Calls `tick` after each check. Raises NoReceipt if the history does not answer for `stall_timeout_s`.
     """
 
     def stored() -> int:
@@ -77,27 +79,27 @@ def settle(tally: Tally, office: Office, tick: Callable[[], None], patience_s: f
         with contextlib.suppress(NoReceipt):  # if it stays away, the requests below raise the reason
             while seen < tally.seen < tally.accepted:  # more of them were stored: ask about the next ones at once
                 seen = tally.seen
-                look(tally, office)
+                check_stored(tally, receipt_source)
                 tick()
         tick()
         return tally.seen
 
-    wait_for_count(stored, tally.accepted, patience_s, poll_interval_s=LOOK_EVERY_S)
-    return [_insist(office, ids, patience_s) for ids in tally.slices(IDS)]
+    wait_for_count(stored, tally.accepted, stall_timeout_s, poll_interval_s=POLL_INTERVAL_S)
+    return [_ask_until_answered(receipt_source, ids, stall_timeout_s) for ids in tally.slices(IDS_PER_REQUEST)]
 
 
-def _insist(office: Office, ids: Sequence[str], patience_s: float) -> Receipt:
+def _ask_until_answered(receipt_source: ReceiptSource, ids: Sequence[str], stall_timeout_s: float) -> Receipt:
     failure = NoReceipt("not asked")
 
     def ask() -> Receipt | None:
         nonlocal failure
         try:
-            return office.ask(ids)
+            return receipt_source.ask(ids)
         except NoReceipt as error:
             failure = error
             return None
 
-    receipt = wait_until(ask, patience_s, poll_interval_s=LOOK_EVERY_S)
+    receipt = wait_until(ask, stall_timeout_s, poll_interval_s=POLL_INTERVAL_S)
     if receipt is None:
         raise failure
     return receipt

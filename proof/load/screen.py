@@ -34,7 +34,7 @@ class Screen:
         self._accepted = deque([(self._began, 0)])  # (time, number of accepted events at that time)
 
     @contextmanager
-    def moving(self) -> Iterator[None]:
+    def live_line(self) -> Iterator[None]:
         """Inside the block, on a terminal, `show` replaces what it showed before."""
         if not self._console.is_terminal:
             yield
@@ -64,7 +64,7 @@ class Screen:
         return (self._tally.accepted - before) / max(now - since, 1.0)
 
 
-def tell(console: Console, verdict: Verdict, runner: Runner) -> None:
+def print_result(console: Console, verdict: Verdict, runner: Runner) -> None:
     """Print the table, the failed requests, and what is wrong."""
     console.print(_table(verdict, runner.stats))
     for error in runner.stats.errors.values():

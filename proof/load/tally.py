@@ -36,7 +36,7 @@ class Tally:
     def __init__(self) -> None:
         self._playbacks: dict[str, set[str]] = {}
         self._accepted: set[str] = set()
-        self._unseen: dict[str, None] = {}  # a set that keeps its order: the oldest come first
+        self._not_seen: dict[str, None] = {}  # a set that keeps its order: the oldest come first
 
     @property
     def sent(self) -> int:
@@ -49,7 +49,7 @@ class Tally:
     @property
     def seen(self) -> int:
         """How many of the accepted events are known to be stored."""
-        return len(self._accepted) - len(self._unseen)
+        return len(self._accepted) - len(self._not_seen)
 
     def sending(self, views: Iterable[View]) -> None:
         """Record views. Call it before they are sent, because a request that fails may have arrived."""
@@ -63,21 +63,21 @@ class Tally:
         for event_id in ids:
             if event_id not in self._accepted:
                 self._accepted.add(event_id)
-                self._unseen[event_id] = None
+                self._not_seen[event_id] = None
 
-    def unseen(self, most: int) -> list[str]:
+    def not_seen(self, most: int) -> list[str]:
         """Return accepted events that are not known to be stored. Those that were not asked for the longest time come
         first.
         """
-        return list(islice(self._unseen, most))
+        return list(islice(self._not_seen, most))
 
-    def asked(self, receipt: Receipt) -> None:
+    def record_receipt(self, receipt: Receipt) -> None:
         """Record what is stored. Events that are not stored go to the end of the list."""
         for event_id in receipt.ids:
-            if event_id in self._unseen:
-                del self._unseen[event_id]
+            if event_id in self._not_seen:
+                del self._not_seen[event_id]
                 if event_id in receipt.missing:
-                    self._unseen[event_id] = None
+                    self._not_seen[event_id] = None
 
     def slices(self, size: int) -> Iterator[tuple[str, ...]]:
         """Yield every id ever sent, about `size` at a time. A playback is never split, because its

@@ -16,7 +16,7 @@ import urllib3
 
 from local.errors import NotRunning
 from local.state import State
-from proof.load.receipts import HttpOffice, NoReceipt, TokenRefused
+from proof.load.receipts import HttpReceipts, NoReceipt, TokenRefused
 from service.settings import DEVELOPMENT_SECRET
 from streaming_app.access.auth import Tokens
 
@@ -38,8 +38,8 @@ class Target:
     ingest_token: str
 
     @property
-    def office(self) -> HttpOffice:
-        return HttpOffice(self.url, self.ingest_token)
+    def receipt_source(self) -> HttpReceipts:
+        return HttpReceipts(self.url, self.ingest_token)
 
 
 def find(environ: Mapping[str, str]) -> Target:
@@ -123,7 +123,7 @@ def _accepted(url: str, tokens: Iterator[str]) -> str:
     refusal = "there is none"
     for token in tokens:
         try:
-            HttpOffice(url, token).ask([])
+            HttpReceipts(url, token).ask([])
         except TokenRefused as reason:
             refusal = str(reason)
             continue

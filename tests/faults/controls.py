@@ -33,9 +33,9 @@ from sqlalchemy import make_url
 from history_worker.store.migrations.__main__ import upgrade
 from history_worker.store.writer import ERASURE_LOCK, write
 from local.queue import queue_of
-from proof.chaos.guests import Guest, as_sent
+from proof.chaos.guests import InjectedMessage, as_sent
 from proof.chaos.invariants import Violation, check
-from proof.chaos.ledger import ACCEPTED, CONFIRMED, Attempt, Event, Ledger, Letter
+from proof.chaos.ledger import ACCEPTED, CONFIRMED, Attempt, Event, ExpectedDeadLetter, Ledger
 from proof.chaos.proxy import ProxyProcess
 from proof.chaos.queues import Queues
 from service.database import connect
@@ -236,9 +236,9 @@ class Place:
         finally:
             link.discard()
 
-    def invite(self, guest: Guest) -> None:
+    def invite(self, guest: InjectedMessage) -> None:
         """Poison, and what is good beside it."""
-        letters = [Letter(what) for what in guest.poison.values()]
+        letters = [ExpectedDeadLetter(what) for what in guest.poison.values()]
         self.ledger.poison.update(zip(guest.poison, letters, strict=True))
         sending = self.ledger.send(guest.events)
         attempt = guest.publish(self.broker_url)

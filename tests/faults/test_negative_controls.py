@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from proof.chaos.guests import Guests
+from proof.chaos.guests import MessageFactory
 from proof.chaos.proxy import BACK, THERE
 from streaming_app.recording import deadlines
 from streaming_app.recording.broker import BrokerLink
@@ -247,7 +247,7 @@ def test_without_a_unique_key_a_redelivery_counts_twice(places: Places) -> None:
 
 
 def poison_among_views(place: Place, app: str) -> Sequence[str]:
-    guests = Guests(place.name, "clip-1")
+    guests = MessageFactory(place.name, "clip-1")
     poisons = [guests.poison() for _ in range(POISONS)]
     with place.worker(app) as worker:
         for poison in poisons:

@@ -60,8 +60,8 @@ def test_the_last_line_names_what_was_measured_and_a_dash_for_what_was_not() -> 
 
 def test_a_ratio_falls_below_seven_tenths_of_what_was_recorded() -> None:
     recorded = {"P1": 100.0, "P2": 10.0, "P1b": 1.0}
-    assert verdict.fallen({"P1": 70.0, "P2": 7.1, "P1b": 0.1}, recorded) == []
-    (sentence,) = verdict.fallen({"P1": 69.0, "P3": 1.0}, recorded)
+    assert verdict.much_slower({"P1": 70.0, "P2": 7.1, "P1b": 0.1}, recorded) == []
+    (sentence,) = verdict.much_slower({"P1": 69.0, "P3": 1.0}, recorded)
     assert "P1 is 69" in sentence
     assert "100" in sentence
 
@@ -74,7 +74,7 @@ def test_what_a_run_did_not_measure_stays_recorded(tmp_path: Path, monkeypatch: 
 
 
 def test_the_recorded_file_can_be_read() -> None:
-    assert set(verdict.read()) <= set(verdict.TOLD)
+    assert set(verdict.read()) <= set(verdict.LAST_LINE_FIGURES)
 
 
 def test_the_page_says_the_machine_the_command_and_what_was_missed() -> None:

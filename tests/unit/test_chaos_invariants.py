@@ -15,9 +15,9 @@ import pytest
 from kombu.message import Message
 
 from proof.chaos.found import DeadLetter, Found, Playback, Row, dead_letter
-from proof.chaos.guests import Guests
+from proof.chaos.guests import MessageFactory
 from proof.chaos.invariants import Violation, distinct, judge
-from proof.chaos.ledger import ACCEPTED, Attempt, Erasure, Event, Ledger, Letter, Sending
+from proof.chaos.ledger import ACCEPTED, Attempt, Erasure, Event, ExpectedDeadLetter, Ledger, Sending
 from proof.chaos.trail import trail
 from view_events.event import new_event_id
 
@@ -203,15 +203,15 @@ def test_after_an_erase_that_failed_nobody_knows(ledger: Ledger) -> None:
 
 
 def test_poison_that_is_not_dead_is_missed_unless_the_broker_never_confirmed_it(ledger: Ledger) -> None:
-    ledger.poison["mark"] = Letter("poison", confirmed=True)
-    ledger.killers["killer"] = Letter("killer", confirmed=True)
-    ledger.poison["in-doubt"] = Letter("poison")
+    ledger.poison["mark"] = ExpectedDeadLetter("poison", confirmed=True)
+    ledger.killers["killer"] = ExpectedDeadLetter("killer", confirmed=True)
+    ledger.poison["in-doubt"] = ExpectedDeadLetter("poison")
     assert kinds(judge(ledger, found([]))) == [("dead", "mark"), ("dead", "killer")]
 
 
 def test_poison_may_be_dead_twice(ledger: Ledger) -> None:
     bad = an_event()
-    ledger.poison[bad.event_id] = Letter("poison", confirmed=True)
+    ledger.poison[bad.event_id] = ExpectedDeadLetter("poison", confirmed=True)
     letters = [letter(bad), letter(bad, task_id="again")]
     assert judge(ledger, found([], *letters)) == []
     assert distinct(ledger, letters) == 1
@@ -219,14 +219,14 @@ def test_poison_may_be_dead_twice(ledger: Ledger) -> None:
 
 def test_poison_that_is_stored_is_found(ledger: Ledger) -> None:
     bad = an_event()
-    ledger.poison[bad.event_id] = Letter("poison", confirmed=True)
+    ledger.poison[bad.event_id] = ExpectedDeadLetter("poison", confirmed=True)
     assert kinds(judge(ledger, found([row(bad)], letter(bad)))) == [("dead", bad.event_id)]
 
 
 def test_an_innocent_event_that_is_dead_is_named_even_beside_poison(ledger: Ledger) -> None:
     innocent, bad = an_event(), an_event()
     send(ledger, innocent)
-    ledger.poison[bad.event_id] = Letter("poison", confirmed=True)
+    ledger.poison[bad.event_id] = ExpectedDeadLetter("poison", confirmed=True)
     dead = found([], letter(innocent, bad))
     assert kinds(judge(ledger, dead)) == [("lost", innocent.event_id), ("dead", innocent.event_id)]
 
@@ -237,11 +237,11 @@ def test_a_dead_letter_of_which_nobody_knows_is_named(ledger: Ledger) -> None:
 
 
 def test_all_kinds_of_poison_are_known_again_when_they_are_dead(ledger: Ledger) -> None:
-    host = Guests("guest", "clip-1")
+    host = MessageFactory("guest", "clip-1")
     letters = []
     for guest in [*(host.poison() for _ in range(6)), host.killer("child"), host.killer("parent")]:
-        ledger.poison.update({mark: Letter(what, confirmed=True) for mark, what in guest.poison.items()})
-        ledger.killers.update({mark: Letter(what, confirmed=True) for mark, what in guest.killers.items()})
+        ledger.poison.update({mark: ExpectedDeadLetter(what, confirmed=True) for mark, what in guest.poison.items()})
+        ledger.killers.update({mark: ExpectedDeadLetter(what, confirmed=True) for mark, what in guest.killers.items()})
         whole = Message(guest.body, headers=guest.headers)
         # Of a message with good events the worker has only taken out what is bad.
         bad = [json.dumps(mark) for mark in guest.poison]

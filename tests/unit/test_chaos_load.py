@@ -215,20 +215,20 @@ def test_every_request_of_the_audience_is_taken_at_the_edge(skew_s: float) -> No
     skew, now = timedelta(seconds=skew_s), datetime.now(UTC)
     audience = Audience([Video("clip-1", 15.0, 1_000_000), Video("film", 7_200.0, 10**9)], Random(1), "viewer")
     ledger = Ledger()
-    parcels = [audience.parcel(skew) for _ in range(1_000)]
-    for parcel in parcels:
-        request = Request(ledger.send(parcel.events), parcel, skew)
-        body = request.body(now + skew if parcel.says_time else None)
-        caller = Caller(parcel.viewer_id, ingest=parcel.viewer_id is None)
-        events = check(decode(body, lines=parcel.lines), caller, now, known={"clip-1", "film"}.__contains__)
-        assert [str(event.event_id) for event in events] == [event.event_id for event in parcel.events]
-        if parcel.says_time:
+    parcels = [audience.content(skew) for _ in range(1_000)]
+    for content in parcels:
+        request = Request(ledger.send(content.events), content, skew)
+        body = request.body(now + skew if content.has_sent_at else None)
+        caller = Caller(content.viewer_id, ingest=content.viewer_id is None)
+        events = check(decode(body, lines=content.lines), caller, now, known={"clip-1", "film"}.__contains__)
+        assert [str(event.event_id) for event in events] == [event.event_id for event in content.events]
+        if content.has_sent_at:
             assert all(event.at <= now and now - event.at < timedelta(minutes=5) for event in events)
-    assert len(ledger.sent) == sum(len(parcel.events) for parcel in parcels)
-    assert {len(parcel.events) for parcel in parcels} == {1, *range(FEWEST, MOST + 1)}
-    assert {parcel.lines for parcel in parcels} == {parcel.says_time for parcel in parcels} == {True, False}
+    assert len(ledger.sent) == sum(len(content.events) for content in parcels)
+    assert {len(content.events) for content in parcels} == {1, *range(FEWEST, MOST + 1)}
+    assert {content.lines for content in parcels} == {content.has_sent_at for content in parcels} == {True, False}
     times: dict[str, list[datetime]] = {}
-    for parcel in parcels:
-        for event in parcel.events:
+    for content in parcels:
+        for event in content.events:
             times.setdefault(event.playback_id, []).append(event.at)
     assert any(sent != sorted(sent) for sent in times.values()), "nothing came out of order"

@@ -9,8 +9,9 @@ from typing import Any, cast
 import pytest
 
 from proof.chaos import faults
-from proof.chaos.faults import FAULTS, NobodyThere, NotHealed, Scene, describe
-from proof.chaos.player import Player
+from proof.chaos.errors import PartMissing
+from proof.chaos.faults import FAULTS, NotHealed, Scene, describe
+from proof.chaos.player import FaultRunner
 from proof.chaos.schedule import Planned, one_outage, schedule
 
 
@@ -21,15 +22,15 @@ class Stage:
         self.did: list[str] = []
         self.told: list[str] = []
 
-    def tell(self, _at_s: float, sign: str, _text: str) -> None:
+    def report(self, _at_s: float, sign: str, _text: str) -> None:
         self.told.append(sign)
 
-    def play(self, *plan: Planned, stopped: bool = False) -> Player:
+    def play(self, *plan: Planned, stopped: bool = False) -> FaultRunner:
         event = threading.Event()
         if stopped:
             event.set()
-        player = Player(cast("Scene", self), plan, self.tell, event)
-        player.play(max(one.end_s for one in plan) + 0.1)
+        player = FaultRunner(cast("Scene", self), plan, self.report, event)
+        player.play(max(record.end_s for record in plan) + 0.1)
         return player
 
 
@@ -47,7 +48,7 @@ def stage(monkeypatch: pytest.MonkeyPatch) -> Stage:
 
     @faults.fault("absent", "nobody breaks")
     def _absent(_scene: Any) -> Iterator[None]:
-        raise NobodyThere
+        raise PartMissing
         yield
 
     @faults.fault("lasting", "it stays broken")
@@ -62,7 +63,7 @@ def test_faults_begin_and_heal_in_their_time_and_may_overlap(stage: Stage) -> No
     player = stage.play(Planned(0.1, 0.8, "good", {"what": "a"}), Planned(0.3, 0.5, "good", {"what": "b"}))
     assert stage.did[:2] == ["a broken", "b broken"]
     assert sorted(stage.did[2:]) == ["a healed", "b healed"]
-    assert [one.text for one in player.happened] == ["a breaks", "b breaks"]
+    assert [record.text for record in player.happened] == ["a breaks", "b breaks"]
     assert not player.failures
 
 
@@ -82,6 +83,6 @@ def test_a_run_that_is_stopped_heals_what_it_has_begun(stage: Stage) -> None:
 
 
 def test_every_fault_that_can_be_planned_is_known_and_can_be_told() -> None:
-    planned = [one for seed in range(8) for one in schedule(seed, 120, browser=True)] + one_outage("broker", 120)
-    assert {one.name for one in planned} == set(FAULTS)
-    assert all(describe(one) for one in planned)
+    planned = [record for seed in range(8) for record in schedule(seed, 120, browser=True)] + one_outage("broker", 120)
+    assert {record.name for record in planned} == set(FAULTS)
+    assert all(describe(record) for record in planned)

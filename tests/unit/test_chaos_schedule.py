@@ -59,7 +59,7 @@ def test_every_fault_appears_over_a_few_seeds() -> None:
 def test_every_run_has_its_guests_and_a_worker_that_dies_with_messages_in_its_hands(seed: int) -> None:
     planned = schedule(seed, SECONDS)
     assert {one.name for one in planned} >= GUESTS
-    assert any(one.parameters.get("holding") and one.parameters["part"] == "worker-parent" for one in planned)
+    assert any(one.parameters.get("with_unacked") and one.parameters["part"] == "worker-parent" for one in planned)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -68,8 +68,8 @@ def test_faults_overlap_but_never_two_on_the_same_thing(seed: int) -> None:
     together = [(a, b) for a, b in combinations(planned, 2) if a.start_s < b.end_s and b.start_s < a.end_s]
     assert together
     for one, other in together:
-        assert one.bears_on != other.bears_on
-        assert "everything" not in {one.bears_on, other.bears_on}
+        assert one.disturbs != other.disturbs
+        assert "everything" not in {one.disturbs, other.disturbs}
     for one in planned:
         assert sum(other.start_s <= one.start_s < other.end_s for other in planned) <= AT_A_TIME
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from proof.chaos import watching
-from proof.chaos.watching import Redeliveries, Watch
+from proof.chaos.watching import Redeliveries, Sampler
 from tests.waiting import until
 
 LINE = b"committed events=1 stored=0 redelivered=True\n"
@@ -35,13 +35,13 @@ def test_a_line_that_is_half_written_is_counted_when_it_is_whole(tmp_path: Path)
 
 
 def test_a_question_that_hangs_or_fails_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watching, "LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(watching, "SAMPLE_INTERVAL_S", 0.01)
     released = threading.Event()
 
     def fails() -> float:
         raise ConnectionError
 
-    with Watch({"good": lambda: 3.0, "hangs": lambda: float(released.wait()), "fails": fails}) as watch:
+    with Sampler({"good": lambda: 3.0, "hangs": lambda: float(released.wait()), "fails": fails}) as watch:
         until(lambda: watch.now()["good"] == 3.0, what="the answer")
         until(lambda: len(watch.samples) > 2, what="samples")
     released.set()

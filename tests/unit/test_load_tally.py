@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import pytest
 
-from proof.load.receipts import NoReceipt, look, settle
+from proof.load.receipts import NoReceipt, check_stored, wait_until_stored
 from proof.load.tally import Receipt, Tally, Verdict
 
 
@@ -53,7 +53,7 @@ def accepted(tally: Tally, views: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def judged(tally: Tally, history: History) -> Verdict:
-    return tally.verdict(settle(tally, history, lambda: None, patience_s=0))
+    return tally.verdict(wait_until_stored(tally, history, lambda: None, stall_timeout_s=0))
 
 
 def test_all_stored_and_counted_once_is_no_fault(history: History) -> None:
@@ -135,8 +135,8 @@ def test_what_is_stored_already_is_not_asked_for_again(history: History) -> None
     tally = Tally()
     _missing, *stored = accepted(tally, some_views(7))
     history.stored |= set(stored)
-    look(tally, history)
-    look(tally, history)
+    check_stored(tally, history)
+    check_stored(tally, history)
     assert [len(ids) for ids in history.questions] == [7, 1]
     assert tally.seen == 6
 
@@ -145,7 +145,7 @@ def test_a_history_that_comes_back_is_asked_again(history: History) -> None:
     tally = Tally()
     history.stored |= set(accepted(tally, some_views(7)))
     history.away_for = 1
-    assert tally.verdict(settle(tally, history, lambda: None, patience_s=5)).faults == []
+    assert tally.verdict(wait_until_stored(tally, history, lambda: None, stall_timeout_s=5)).faults == []
 
 
 def test_a_history_that_stays_away_gives_no_verdict(history: History) -> None:

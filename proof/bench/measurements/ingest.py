@@ -33,7 +33,7 @@ def measure(systems: Systems, plan: Plan) -> list[Figure]:
     if plan.peers:
         sizes |= {BATCHES: 2 * PEER_EVENTS, ACTORS: PEER_EVENTS}
     series = {name: Series(name=name, unit="events/s") for name in sizes}
-    bare = Series(name="PostgreSQL alone", unit="events/s")
+    alone = Series(name="PostgreSQL alone", unit="events/s")
     with systems.running(*sizes) as running:
         for system in running:
             plan.step(f"{system.name}: warming up")
@@ -43,8 +43,8 @@ def measure(systems: Systems, plan: Plan) -> list[Figure]:
                 plan.step(system.name)
                 trial.batches(system, sizes[system.name]).note(series[system.name])
             if "P1b" in plan.wanted:
-                plan.step(bare.name)
-                _bare(systems, sizes[OURS]).note(bare)
+                plan.step(alone.name)
+                _postgres_alone(systems, sizes[OURS]).note(alone)
     first = Figure(name="P1", title="Batches of 500 events, to committed rows", how=HOW, series=[*series.values()])
     first.ratios = [divided(series[OURS], series[USUAL], at_least=100)]
     first.ratios += [divided(series[OURS], series[name]) for name in sizes if name not in {OURS, USUAL}]
@@ -53,14 +53,14 @@ def measure(systems: Systems, plan: Plan) -> list[Figure]:
         title="The same, and the database alone",
         how=f"Only the worker's own statement runs, in batches of {BATCH_EVENTS:,} (as large as a Flixtrail message), "
         f"over {CONNECTIONS} connections from as many processes. There is no HTTP and no broker.",
-        series=[series[OURS], bare],
+        series=[series[OURS], alone],
     )
-    if bare.values:
-        second.ratios = [divided(series[OURS], bare, at_least=0.55)]
-    return [first, second] if bare.values else [first]
+    if alone.values:
+        second.ratios = [divided(series[OURS], alone, at_least=0.55)]
+    return [first, second] if alone.values else [first]
 
 
-def _bare(systems: Systems, events: int) -> Trial:
+def _postgres_alone(systems: Systems, events: int) -> Trial:
     """Write the same number of events from separate processes. Each has its batches before the clock starts."""
     ours = systems[OURS]
     ours.rows.clear()
@@ -91,7 +91,7 @@ def _bare(systems: Systems, events: int) -> Trial:
             if writer.stdout.readline() != "ready\n":
                 raise BenchError("The process that writes to PostgreSQL alone did not start.")
         before = cpu.seconds(groups)
-        told = [json.loads(answer) for answer in _go(writers)]
+        results = [json.loads(answer) for answer in _start_writing(writers)]
     finally:
         for writer in writers:
             writer.kill()
@@ -99,11 +99,11 @@ def _bare(systems: Systems, events: int) -> Trial:
     used = cpu.used(before, cpu.seconds(groups))
     ours.rows.arrived([event.event_id for body in bodies for event in body])
     trial.verify(ours, sum(map(len, bodies)))
-    seconds = max(ended for _, ended, _ in told) - min(began for began, _, _ in told)
-    return Trial(sum(map(len, bodies)), seconds, {**used, "worker": sum(cost for *_, cost in told)})
+    seconds = max(ended for _, ended, _ in results) - min(began for began, _, _ in results)
+    return Trial(sum(map(len, bodies)), seconds, {**used, "worker": sum(cost for *_, cost in results)})
 
 
-def _go(writers: list[subprocess.Popen[str]]) -> list[str]:
+def _start_writing(writers: list[subprocess.Popen[str]]) -> list[str]:
     for writer in writers:
         assert writer.stdin, "a pipe"  # noqa: S101
         writer.stdin.write("go\n")

@@ -16,14 +16,14 @@ from kombu import Connection, Consumer, Queue
 
 #: The prefetch count of a usual worker with two processes and a multiplier of 64.
 PREFETCH = 128
-SILENCE_S = 10
+STALL_TIMEOUT_S = 10
 
 
 def main() -> None:
     queue, wanted = sys.argv[1], int(sys.argv[2])
     seen, began, cpu = 0, 0.0, 0.0
 
-    def take(_body: Any, message: Any) -> None:
+    def ack(_body: Any, message: Any) -> None:
         nonlocal seen, began, cpu
         if not seen:
             began, cpu = time.time(), time.process_time()
@@ -31,11 +31,11 @@ def main() -> None:
         message.ack()
 
     with Connection(os.environ["AMQP_URL"]) as connection:
-        consumer = Consumer(connection, [Queue(queue, no_declare=True)], callbacks=[take], prefetch_count=PREFETCH)
+        consumer = Consumer(connection, [Queue(queue, no_declare=True)], callbacks=[ack], prefetch_count=PREFETCH)
         with consumer:
             while seen < wanted:
                 try:
-                    connection.drain_events(timeout=SILENCE_S)
+                    connection.drain_events(timeout=STALL_TIMEOUT_S)
                 except TimeoutError:
                     sys.exit(f"{seen} of {wanted} messages came")
         # The last ack may still be on its way. The answer to this request comes after it.
