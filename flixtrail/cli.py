@@ -30,7 +30,7 @@ COMMANDS = {
     "send": "Record N views, and wait until they are stored.",
     "status": "Show the parts of the demo, with addresses and process ids.",
     "token": "Make a bearer token.",
-    "tour": "See a redelivery: one worker is killed, another one takes its messages.",
+    "tour": "See a redelivery: one worker is killed, another one gets its messages.",
     "trace": "Show what happened to one view, from the logs and the database.",
     "watch": "Watch the work queue: messages that wait, are unacknowledged, or are redelivered.",
     "workers": "Add, stop, kill, freeze or thaw a history worker.",
@@ -71,7 +71,7 @@ or by hand, in three of them:   flixtrail watch
                                 flixtrail send --slow
                                 flixtrail workers kill
 """
-HELP_IN_THE_IMAGE = """Look after the compose stack, with an operator's rights.
+HELP_IN_THE_IMAGE = """Maintain the compose stack, with an operator's rights.
 
 \b
 docker compose run --rm flixtrail dead list

@@ -35,7 +35,7 @@ class QueueFigures:
 
 
 class Queue(Protocol):
-    """What both brokers can tell. The methods raise BrokerUnreachable."""
+    """The questions that both brokers can answer. The methods raise BrokerUnreachable."""
 
     def consumers(self) -> int:
         """Return how many workers (at least) consume messages now."""

@@ -30,9 +30,9 @@ NODE = "flixtrail@localhost"
 QUEUES = (HISTORY, ALONE, DEAD_LETTERS)
 
 #: Settings that may change later are in a policy, not in the queue's declaration. A message that was redelivered this
-#: often may kill its workers, so it moves to `history.alone`, where it is tried once more by itself. The count rises
-#: for every message of a killed worker, and in a demo workers are killed for show. 20 is the default of RabbitMQ 4 and
-#: later.
+#: often may kill its workers, so it moves to `history.alone`, where a worker tries it once more, by itself. The count
+#: rises for every message of a killed worker, and in a demo you kill workers to see what happens. 20 is the default of
+#: RabbitMQ 4 and later.
 POLICIES = [
     {
         "vhost": VIRTUAL_HOST,
@@ -190,7 +190,7 @@ management.sample_retention_policies.detailed.minute = 1
         delay.
 
         If the node is killed with -9 before that, it does not find a queue's log again and begins the queue anew. Then
-        the confirmed messages are lost, and nobody can consume. (Seen on 3.10, up to three seconds after the first
+        the confirmed messages are lost, and no worker can consume. (Seen on 3.10, up to three seconds after the first
         declaration.)
         """
         written = [path.read_bytes() for path in Path(self.home, "data", "quorum").glob("*/names.dets")]

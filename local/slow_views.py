@@ -68,7 +68,7 @@ def _send(turn: list[View], post: Callable[[list[View]], list[str]], rate: float
     """Post the views of one turn. Returns those for which there was no time, because answers are slow on a busy
     machine.
 
-    They get new ids. The old ones are locked for a while, and the next transaction would wait for them.
+    They get new ids. The old ones are locked for a while, and the next transaction waits for them.
     """
     began = monotonic()
     for number, view in enumerate(turn, start=1):

@@ -149,7 +149,7 @@ class State:
                 continue  # not available on this machine
             return folder
         raise DemoError(
-            f"STATE: RabbitMQ or a socket cannot take the name {self.folder}, and a short one can be made in none of "
+            f"STATE: RabbitMQ or a socket cannot use the name {self.folder}, and a short one can be made in none of "
             f"{', '.join(SHORT_PLACES)}. Choose a STATE with a short name of plain letters."
         )
 
@@ -164,7 +164,7 @@ class State:
         owner = os.geteuid() if owner is None else owner
         folder.mkdir(mode=0o700, exist_ok=True)
         if folder.is_symlink() or folder.stat().st_uid not in {owner, os.geteuid()}:
-            raise DemoError(f"{folder} belongs to somebody else; remove it or choose another STATE")
+            raise DemoError(f"{folder} belongs to another user; remove it or choose another STATE")
         os.chown(folder, owner, -1)
         folder.chmod(0o700)
         return folder

@@ -149,7 +149,7 @@ def _views_of_frozen(running: RunningDemo, note: FrozenWorker | None) -> int | N
 def unaccounted_views(running: RunningDemo) -> int | None:
     """Return the number of views that are accepted and not stored, without those in an outbox or with a running worker.
 
-    None if messages wait in the queue, because nobody knows how many views these contain, or if an answer is missing.
+    None if messages wait in the queue, because the number of views in these is unknown, or if an answer is missing.
     """
     try:
         if running.queue().figures().ready:

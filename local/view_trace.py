@@ -158,7 +158,7 @@ def _dead_lettered(line: Line) -> tuple[str, str]:
 
 
 def _other_line(line: Line) -> tuple[str, str]:
-    """Describe a line with its own text, such as `PostgreSQL is away; the message stays unacknowledged`."""
+    """Describe a line with its own text, such as `PostgreSQL is away; ...`."""
     hidden = {"task_id", "task_ids", "level", "views", "trace_ids"}
     rest = ", ".join(f"{name} {value}" for name, value in line.fields.items() if name not in hidden)
     first = (line.event.splitlines() or [""])[0]

@@ -43,7 +43,7 @@ _TLS_NAMES = {
     "verify": "verify",
 }
 
-#: libpq's names of files that it reads. They are checked here: for a missing file, libpq's error looks like an outage.
+#: libpq's names of files that it reads. They are checked here, because libpq reports a missing file like an outage.
 _DATABASE_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 #: Seconds. A worker that waits for longer misses its heartbeats.
 MAX_CONNECT_TIMEOUT_S = 8
@@ -124,7 +124,7 @@ def _tls(scheme: str, query: str | None, files: Mapping[str, str]) -> dict[str, 
 def _read_certificates(options: Mapping[str, str]) -> None:
     """Check the certificate files. Raises ValueError for a file that is missing, unreadable or not PEM.
 
-    Without this check, every connect would fail.
+    Without this check, every connect fails.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:

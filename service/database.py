@@ -1,4 +1,4 @@
-"""Connects to PostgreSQL, and tells its errors apart: an outage, or values that it refuses."""
+"""Connects to PostgreSQL, and distinguishes its errors: an outage, or values that it refuses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from service import addresses
 #: A statement that takes longer is stuck. The server ends it, and the connection stays usable.
 STATEMENT_TIMEOUT_MS = 8_000
 #: The part of STATEMENT_TIMEOUT_MS that a statement may wait for one lock (a locked table, a row, an erase). It is
-#: shorter on purpose: a wait for somebody else ends as 55P03, so 57014 means that the statement itself took too long.
+#: shorter on purpose: a wait for another transaction ends as 55P03, so 57014 means that the statement itself is too slow.
 LOCK_TIMEOUT_SHARE = 5 / 8
 #: Seconds to wait for an answer. Longer than the timeouts above: if this passes, the server itself is stuck (frozen, or
 #: cut off by the network). A frozen server ends no statement. Its kernel goes on to acknowledge what it receives, so
@@ -30,7 +30,7 @@ ANSWER_TIMEOUT_S = 9
 #: The shortest that libpq accepts.
 CONNECT_TIMEOUT_S = 2
 #: A host is dead if it does not acknowledge sent data for so long, or if nothing is heard on its connection for so
-#: long. Without this, a worker would wait on its old connection for a server that has come back.
+#: long. Without this, a worker waits on its old connection for a server that has come back.
 TCP_USER_TIMEOUT_MS = 4_000
 KEEPALIVE_S = 2
 #: A worker that freezes in the middle of a transaction keeps its locks, and an erase waits for them. PostgreSQL ends
@@ -56,7 +56,7 @@ NO_TIMEOUTS = {"statement_timeout": "0", "timezone": "UTC", "idle_in_transaction
 
 
 class TookTooLong(Exception):
-    """PostgreSQL ended a statement at its timeout. Nobody had cancelled it."""
+    """PostgreSQL ended a statement at its timeout. It was not cancelled."""
 
     def __init__(self, took_s: float) -> None:
         super().__init__(f"a statement took longer than {took_s:g} s")

@@ -1,7 +1,7 @@
 """Makes sure that only one service listens on a port.
 
-Granian shares its port between its processes (SO_REUSEPORT). It would also share it with another server on the same
-port: each would get some of the other's requests.
+Granian shares its port between its processes (SO_REUSEPORT). It also shares it with another server on the same
+port: each then gets some of the other's requests.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ DEVELOPMENT_SECRET = "development-only-secret"  # noqa: S105 (see above)
 DEVELOPMENT_MARK = "change-me-"
 #: Endings of the variables whose value no message repeats.
 SECRET_ENDINGS = ("_KEY", "_TOKEN", "PASSWORD")
-#: A line break would add a header or a line. The last range is how Python represents bytes that are not UTF-8.
+#: A line break adds a header or a line. The last range is how Python represents bytes that are not UTF-8.
 UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 #: How much of a wrong value a message shows.
 SHOWN_CHARACTERS = 100

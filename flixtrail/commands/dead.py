@@ -140,7 +140,7 @@ def drop(
     with reading(amqp_url, state) as dead:
         letters = with_reason(with_ids(read(dead), ids) if ids else read(dead), reason)
         if letters and not yes:
-            click.confirm(f"Forget {quantity(len(letters), 'dead letter')}?", abort=True)
+            click.confirm(f"Delete {quantity(len(letters), 'dead letter')}?", abort=True)
         for_each(letters, dead.drop, "dropped")
     check_gone(letters, amqp_url, state)
     click.echo(f"dropped: {quantity(len(letters), 'dead letter')}")

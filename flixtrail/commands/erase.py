@@ -52,7 +52,7 @@ def command(viewer: str, margin: float, database_url: str | None, state: Path, *
     engine = connect_patiently(history_database_url(database_url, state))
     if not yes:
         if not sys.stdin.isatty():
-            raise WrongSetting("Nobody can be asked here: add --yes. What is erased cannot be brought back.")
+            raise WrongSetting("There is no terminal to ask on: add --yes. What is erased cannot be brought back.")
         click.confirm(f"Erase all that {visible(viewer)} has watched? It cannot be brought back.", abort=True, err=True)
     try:
         erased = erase(engine, viewer, margin=timedelta(seconds=margin))

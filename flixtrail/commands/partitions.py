@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 WIDTH_IN_A_PIPE = 120
 MOST_MONTHS_AHEAD = 120
 STATES = {
-    "default": ("[dim]", "takes what has no partition"),
+    "default": ("[dim]", "for events without a partition"),
     "ahead": ("[dim]", "ahead"),
     "current": ("[green]", "current"),
     "kept": ("", "kept"),
@@ -128,7 +128,7 @@ def detach(database: Database, *, drop: bool, yes: bool) -> None:
 
     Their views are no longer part of the history, and playbacks without any kept view are deleted. Workers refuse ids
     that old, so nothing counts again. A detached partition is a table of its own: dump it, then delete it with --drop.
-    `flixtrail erase` does not look into it.
+    `flixtrail erase` does not change it.
     """
     from history_worker.store.partitions import detach as detach_past
     from history_worker.store.partitions import past, prune
@@ -153,7 +153,7 @@ def detach(database: Database, *, drop: bool, yes: bool) -> None:
 def confirm(partitions: Sequence[Partition], *, drop: bool) -> None:
     """Ask before detaching. Raises WrongSetting if there is no terminal to ask on."""
     if not sys.stdin.isatty():
-        raise WrongSetting("Nobody can be asked here: add --yes.")
+        raise WrongSetting("There is no terminal to ask on: add --yes.")
     names = ", ".join(one.name for one in partitions)
     click.confirm(f"{'Drop' if drop else 'Detach'} {names}?", abort=True, err=True)
 

@@ -35,7 +35,7 @@ def command(state: Path, *, kills_worker: bool) -> None:
     flixtrail poison                  a view that PostgreSQL refuses: its viewer's name contains a NUL
     flixtrail poison --kills-worker   a view that kills every process that writes it (about a minute)
 
-    The command bypasses the streaming app, because that would refuse the view. No other view is lost: views that were
+    The command bypasses the streaming app, because that refuses the view. No other view is lost: views that were
     delivered together with it are stored. It works in a demo only, because only its workers let this view kill them.
     Then try `flixtrail dead list`.
     """  # noqa: D301 (click's \b)
@@ -45,8 +45,8 @@ def command(state: Path, *, kills_worker: bool) -> None:
     running = RunningDemo(State(state))
     if kills_worker and running.learner_mode:
         raise DemoError(
-            "--kills-worker needs RabbitMQ, which counts how often a message was delivered. In learner mode nobody "
-            "does, and the message would kill workers for ever."
+            "--kills-worker needs RabbitMQ, which counts how often a message was delivered. Learner mode has no "
+            "such count, so the message kills workers for ever."
         )
     if kills_worker and not running.document["broker"]["management_url"]:
         raise DemoError(
@@ -85,7 +85,7 @@ def wait_for_dead_letter(running: RunningDemo, before: int) -> None:
 
 
 def publish(running: RunningDemo, *, kills_worker: bool) -> str:
-    """Publish the message to the work queue, as the streaming app would. Returns the id of its view.
+    """Publish the message to the work queue, like the streaming app. Returns the id of its view.
     Raises DemoError.
     """
     from celery import Celery

@@ -77,7 +77,7 @@ def command(folder: Path, *, yes: bool) -> None:
     about, definitions = read(folder)
     if not yes:
         if not sys.stdin.isatty():
-            raise WrongSetting("Nobody can be asked here: add --yes. What is stored now is replaced.")
+            raise WrongSetting("There is no terminal to ask on: add --yes. What is stored now is replaced.")
         question = f"Replace the history by that of {about['began_at']} ({about['views']:,} views)?"
         click.confirm(question, abort=True, err=True)
     compose = Compose()

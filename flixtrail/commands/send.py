@@ -55,7 +55,7 @@ SLOW_RATE, SLOW_NUMBER = 20, 1_200
 @click.option("--slow", is_flag=True, help=f"At human pace: {SLOW_RATE} a second, and each takes seconds to be stored.")
 @state_option
 def command(number: int | None, rate: float | None, batch: int | None, state: Path, *, slow: bool) -> None:
-    """Record N views of made-up viewers, as their players would, and wait until all are stored.
+    """Record N views of made-up viewers, like their players, and wait until all are stored.
 
     The last line is `accepted N stored N`. Exit status 1: fewer views were stored than accepted.
 

@@ -149,7 +149,7 @@ class Tour:
                 f"A redelivery needs two workers, so {name} was started. It keeps running after the tour."
             )
         self._wait_for(lambda: len(self._workers()) >= 2, "two workers to run")  # noqa: PLR2004 (as above)
-        self._print_title("1. Who takes part")
+        self._print_title("1. The parts")
         self._print_paragraph("Somebody watches a video. The player sends a view to the streaming app.")
         if learner:
             self._print_paragraph(
@@ -162,7 +162,7 @@ class Tour:
                 "that to RabbitMQ, a broker: a post office for programs. RabbitMQ keeps it in a queue, `history`."
             )
         self._print_paragraph(
-            "History workers take messages from the queue and write the views to PostgreSQL. A worker acknowledges a "
+            "History workers get messages from the queue and write the views to PostgreSQL. A worker acknowledges a "
             "message after its views are committed. Until then the broker keeps it."
         )
         for worker in self._workers():

@@ -32,12 +32,12 @@ RESULTS = "results.json"
 ROUNDS, QUICK_ROUNDS = 5, 3
 QUICK_SHARE = 0.25
 
-HELP = """Measure how fast Flixtrail is, beside other ways of doing the same.
+HELP = """Measure how fast Flixtrail is, compared with other ways of doing the same.
 
-Starts a RabbitMQ and a PostgreSQL of its own (what is confirmed or committed is on the disk: it looks), the streaming
-app, workers and the peers of proof/bench/peers, and leaves nothing running. Every figure is a ratio of two things that
-were measured in turn in the same run, so that it means something on another machine; every trial sees that each event
-that was sent is in the table.
+Starts a RabbitMQ and a PostgreSQL of its own, the streaming app, workers and the peers of proof/bench/peers. It checks
+that PostgreSQL writes each commit to the disk, and leaves nothing running. Every figure is a ratio of two things that
+were measured in turn in the same run, so that you can compare it with other machines. Every trial checks that each
+event that was sent is in the table.
 
 \b
   make bench               everything, in less than half an hour
@@ -70,7 +70,7 @@ Results: var/bench/results.json, var/bench/*.svg; logs: var/bench/state/log.
     "--record",
     envvar="RECORD",
     is_flag=True,
-    help="Keep the ratios in proof/bench/recorded.json: what quick runs are held to.",
+    help="Keep the ratios in proof/bench/recorded.json. Quick runs are compared with them.",
 )
 @click.pass_context
 def main(context: click.Context, only: str, rounds: int, share: float, *, quick: bool, record: bool) -> None:

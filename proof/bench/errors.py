@@ -8,7 +8,7 @@ class BenchError(Exception):
 
 
 class NotSafe(BenchError):
-    """A server is configured so that it may lose what it has confirmed. Comparing its figures would be unfair."""
+    """A server is configured so that it may lose what it has confirmed. So its figures cannot be compared."""
 
 
 class Lost(BenchError):

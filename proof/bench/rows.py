@@ -15,7 +15,7 @@ from service.waiting import wait_for_count
 POLL_INTERVAL_S = 0.05
 #: If no new row appears for this many seconds, the missing ones are lost.
 STALL_TIMEOUT_S = 60
-#: A sample of ids to wait for. Counting all rows earlier would take CPU time from the writers, and count as theirs.
+#: A sample of ids to wait for. Counting all rows earlier uses CPU time that then counts as that of the writers.
 SAMPLE = 100
 
 #: The time of the commit, because `received_at` and the like are set by the systems that are measured.

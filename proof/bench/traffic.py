@@ -1,7 +1,7 @@
 """The traffic of a benchmark: views of many viewers, made before any clock starts.
 
 A playback is ten events: started, eight times progress, and finished. Each has the seconds that really played since the
-event before. A body of 500 contains fifty complete playbacks, as another service would upload them. Single events come
+event before. A body of 500 contains fifty complete playbacks, as another service uploads them. Single events come
 from clients that each play one playback after another.
 """
 

@@ -61,7 +61,7 @@ def ids_of(clients: list[list[list[traffic.Event]]]) -> list[str]:
 def verify(system: System, events: int) -> None:
     """Check that the table has nothing that was not sent, and that ours counted each event once. Raises Lost."""
     if (stored := system.rows.count()) != events:
-        raise Lost(f"{system.name}: {events:,} events were sent to an empty table, and it holds {stored:,}.")
+        raise Lost(f"{system.name}: {events:,} events were sent to an empty table, and it has {stored:,}.")
     if system.name == OURS:
         system.rows.counted_once()
 

@@ -120,7 +120,7 @@ def _freeze(scene: Scene, part: str, which: int = 0) -> Iterator[None]:
     broker = _broker(scene) if scene.broker and part in {"broker", "everything"} else None
     found = [] if part == "broker" else _processes(scene, part, which)
     if part == "web-main":
-        found = _whole(found)  # freezing only the main process would have no effect
+        found = _whole(found)  # freezing only the main process has no effect
     victims.freeze(found)
     if broker:
         _node(scene).freeze(broker)
@@ -135,7 +135,7 @@ def _freeze(scene: Scene, part: str, which: int = 0) -> Iterator[None]:
 @fault("down", "{part}: down, and not started again")
 def _down(scene: Scene, part: str) -> Iterator[None]:
     name = victims.BROKER if part == "broker" else victims.DATABASE
-    # Tell the supervisor not to restart it, then kill it.
+    # Stop it in the supervisor, so that it does not restart. Then kill it.
     scene.supervisor().stop(name)
     if part == "broker":
         _node(scene).kill(_pid(scene, name) or 0)

@@ -1,7 +1,7 @@
-"""Publishes poison and killers: messages that no worker can store. They go directly to the broker.
+"""Publishes poison and killers directly to the broker: messages that no worker can store.
 
-The streaming app would refuse poison. It also joins requests into one message, so a killer would take innocent events
-with it. Here it is known which events are in one message.
+The streaming app refuses poison. It also joins requests into one message, so a killer there is in one message with
+other events. Here it is known which events are in one message.
 """
 
 from __future__ import annotations
@@ -101,17 +101,17 @@ class MessageFactory:
     def _no_event_among_good_ones(self) -> InjectedMessage:
         mark, good = str(uuid4()), self._companions()
         events = [*(as_sent(event) for event in good), {"no_event": mark}]
-        return message(events, good, poison={mark: "a thing that is no event"})
+        return message(events, good, poison={mark: "an item that is not an event"})
 
     def _no_json(self) -> InjectedMessage:
         mark = str(uuid4())
         body = b"\xff\xfe{ " + mark.encode()
-        return InjectedMessage(body, "application/json", headers(mark), poison={mark: "a body that is no JSON"})
+        return InjectedMessage(body, "application/json", headers(mark), poison={mark: "a body that is not JSON"})
 
     def _no_message(self) -> InjectedMessage:
         mark = str(uuid4())
         return InjectedMessage(
-            f"hello {mark}".encode(), "text/plain", None, poison={mark: "a message that is none of Celery's"}
+            f"hello {mark}".encode(), "text/plain", None, poison={mark: "a message that is not one of Celery's"}
         )
 
     def _unknown_task(self) -> InjectedMessage:

@@ -26,7 +26,7 @@ def deadly(write: Callable[..., int]) -> Callable[..., int]:
     def kill_or_write(engine: Any, events: Sequence[ViewEvent], *more: Any, **named: Any) -> int:
         for event in events:
             if event.viewer_id.startswith(KILLS_PARENT):
-                # Kill this process, too: an orphan would continue and commit.
+                # Kill this process, too: an orphan continues and commits.
                 os.kill(os.getppid(), signal.SIGKILL)
             if event.viewer_id.startswith((KILLS_CHILD, KILLS_PARENT)):
                 os.kill(os.getpid(), signal.SIGKILL)

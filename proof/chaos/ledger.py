@@ -15,7 +15,7 @@ ACCEPTED = "202"
 #: The answer of a broker to a message that was published directly, without the streaming app.
 CONFIRMED = "confirmed"
 
-#: The video of the page in a browser (proof/chaos/page.py). Nobody else watches it. So its file can be taken away
+#: The video of the page in a browser (proof/chaos/page.py). No other viewer watches it. So its file can be removed
 #: without disturbing the others, and the page checks its views itself.
 WATCHED_IN_A_BROWSER = "watched-in-a-browser"
 #: Viewers whose events kill the pool process that is about to write them (proof/chaos/killing.py).

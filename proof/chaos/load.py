@@ -78,7 +78,7 @@ class Load:
     """Sends views at `rate` per second, from `start` to `finish`. Meanwhile, faults such as poison and duplicates are
     added.
 
-    The `ledger` may be judged after `finish`. `excluded_video` is the id of a video that nobody watches here.
+    The `ledger` may be judged after `finish`. `excluded_video`: the id of a video that nobody watches here.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Load:
     # -- from beginning to end --------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start sending. Raises NoViews if the streaming app does not list its videos."""
+        """Start sending. Raises LoadFailed if the streaming app does not list its videos."""
         videos = self._library()
         self._messages = MessageFactory(f"guest-{self._name}", videos[0].id)
         audience = Audience(videos, self._chance, self._name)
@@ -164,7 +164,7 @@ class Load:
                 **{f"answer {answer}": number for answer, number in self._answers.items()},
             }
 
-    # -- what is done to it -----------------------------------------------------------------------------
+    # -- faults -----------------------------------------------------------------------------------------
 
     def duplicates(self, on: bool) -> None:  # noqa: FBT001 (a switch)
         """Turn duplicates on or off. While they are on, every request is sent up to MOST_COPIES times at once."""
@@ -198,7 +198,7 @@ class Load:
             self.ledger.erased[viewer_id] = Erasure(began, datetime.now(UTC))
 
     def _random_viewer(self) -> str:
-        """Return a viewer whose views were accepted and who was not erased. Raises NoViews."""
+        """Return a viewer whose views were accepted and who was not erased. Raises LoadFailed."""
 
         def viewers() -> list[str]:
             with self._lock:
@@ -266,7 +266,7 @@ class Load:
         return Attempt(began, datetime.now(UTC), answer, sent_at), retry_after_s
 
     def _record_attempt(self, request: Request, attempt: Attempt, retry_after_s: float) -> None:
-        """Record an attempt. The caller holds the lock."""
+        """Record an attempt. The caller has the lock."""
         request.sending.attempts.append(attempt)
         request.under_way -= 1
         self._attempts += 1
@@ -293,7 +293,7 @@ class Load:
     def _settled(self, sending: Sending) -> bool:
         return sending.events[0].event_id in self.ledger.accepted or sending.events[0].event_id in self.ledger.refused
 
-    # -- past the streaming app -------------------------------------------------------------------------
+    # -- directly to the broker -------------------------------------------------------------------------
 
     @property
     def _message_factory(self) -> MessageFactory:
@@ -321,7 +321,7 @@ class Load:
                 self._stopped.wait(BROKER_PAUSE_S)
 
     def _record_injected(self, injected: InjectedMessage, attempt: Attempt) -> None:
-        """Record an attempt. The caller holds the lock."""
+        """Record an attempt. The caller has the lock."""
         confirmed = attempt.answer == CONFIRMED
         for mark in (*injected.poison, *injected.killers):
             letter = self.ledger.deadly[mark]

@@ -52,7 +52,7 @@ SHOWN_S = 30
 LEAST_PLAYED_S = 15
 #: Seconds of a visit that may be missing: the frames between the last `timeupdate` and leaving the page.
 SLACK_S = 0.6
-#: Less than this is a look for the player (streaming_app/static/playback.js).
+#: A shorter stretch does not move the viewer's place (streaming_app/static/playback.js).
 SHORT_STRETCH_S = 2.0
 
 #: Runs in every page before its own scripts. It makes the clock adjustable and measures what really played.
@@ -110,7 +110,7 @@ class Visit:
 
     @property
     def last_stretch_s(self) -> float:
-        """The length of the last stretch in seconds. A short one is a look: the player then keeps the earlier place."""
+        """The length of the last stretch in seconds. After a short one, the player keeps the earlier place."""
         since, to = self.played[-1]
         return to - since
 

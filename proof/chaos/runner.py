@@ -1,4 +1,4 @@
-"""One run: starts everything, lets views flow while the faults happen, waits until all is quiet, and judges."""
+"""One run: starts everything, sends views while the faults happen, waits until all is quiet, and judges the result."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ FIRST_S = 4.0
 MARGIN_S = 8.0
 #: Seconds between the beginnings of two faults. Shorter than most faults, so that they overlap.
 GAP_S = (4.0, 9.0)
-#: With more faults at a time, hardly anything would run.
+#: With more faults at a time, hardly anything runs.
 AT_A_TIME = 2
 #: Seconds that a fault lasts if it stops a part or a link.
 FREEZE_S = (5.0, 30.0)
@@ -72,7 +72,7 @@ class Planned:
 
     @property
     def disturbs(self) -> str:
-        """What the fault disturbs. Two faults at a time must disturb different things, because one would heal the
+        """What the fault disturbs. Two faults at a time must disturb different things, because one heals the
         other.
         """
         match self.name:
@@ -129,7 +129,7 @@ def _page_faults(rng: random.Random, seconds: float) -> Iterator[Planned]:
 def _disturbances(rng: random.Random, seconds: float, *, learner_mode: bool) -> Iterator[Planned]:
     """Yield the faults of parts and links, one after another and sometimes two at a time."""
     running: list[Planned] = []
-    # In every run, even a short one, a worker must die with unacknowledged messages. Otherwise nothing would be
+    # In every run, even a short one, a worker must die with unacknowledged messages. Otherwise nothing is
     # redelivered.
     first: Card = ("kill", {"part": "worker-parent", "which": rng.randrange(3), "with_unacked": True})
     deck: Iterator[Card] = chain([first], _deck(rng))

@@ -4,7 +4,7 @@
     streaming app --web-history--> history API
     a page in a browser --page-web--> streaming app
 
-In learner mode PostgreSQL also takes the place of RabbitMQ.
+In learner mode, PostgreSQL also replaces RabbitMQ.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class ChaosStack(Stack):
 
     @property
     def has_flower(self) -> bool:
-        """Return False: nobody looks at Flower."""
+        """Return False: no test uses Flower."""
         return False
 
     @property

@@ -21,7 +21,7 @@ AXIS = 22
 LETTER = 6.3
 #: Minimum width of a bar, so that a very short fault is visible.
 LEAST_BAR = 3.0
-#: Figures are taken every second, but not all at the same moment. The mean over this many figures is the real flow.
+#: Figures are measured every second, but not all at the same moment. The mean over this many figures is the real flow.
 SMOOTHED = 3
 #: Seconds between two marks of the time axis. The first value is used that gives few enough marks.
 STEPS_S = (5, 10, 15, 30, 60, 120, 300, 600, 1200, 3600)

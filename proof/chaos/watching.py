@@ -27,7 +27,7 @@ STALE_S = 2.5
 #: What a worker logs for each batch that the broker had delivered before (history_worker/tasks.py).
 REDELIVERED = b"redelivered=True"
 
-#: Returns a figure, or None if it is unknown at the moment. May raise, and may take long.
+#: Returns a figure, or None if it is unknown at the moment. It may raise an error, and it may be slow.
 Measurement = Callable[[], float | None]
 
 

@@ -68,7 +68,7 @@ def main(users: int, duration: int, state: Path, speed: float, *, ui: bool) -> N
 
     You may kill any part meanwhile.
     """
-    # The table has each cancelled request already; locust would print a dozen lines about each.
+    # The table has each cancelled request already; locust prints a dozen lines about each.
     logging.getLogger("locust").setLevel(logging.ERROR)
     console = Console(highlight=False)
     Client.target = target.find(os.environ)
@@ -127,7 +127,7 @@ def _asked_to_stop() -> threading.Event:
 
 
 def _check_continuously() -> None:
-    """Check what is stored while the load runs. If the history is away, nothing new is learnt."""
+    """Check what is stored while the load runs. While the history is away, nothing changes."""
     receipt_source = Client.target.receipt_source
     while True:
         try:

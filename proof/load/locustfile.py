@@ -28,7 +28,7 @@ from view_events.event import new_event_id
 VIEWS = "/api/views"
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
-#: How often the same events are sent before a client gives up. The player would keep them for the next page.
+#: How often the same events are sent before a client gives up. The player keeps them for the next page.
 ATTEMPTS = 5
 #: Seconds before sending again if the answer names no pause.
 PAUSE_S = 1.0
@@ -108,7 +108,7 @@ class Client(FastHttpUser):
 
 
 class Viewer(Client):
-    """A viewer with a browser: browses, plays a video, looks at the history. Gets a cookie with the first page."""
+    """A viewer with a browser: browses, plays a video, opens the history. Gets a cookie with the first page."""
 
     weight = 9
 

@@ -12,7 +12,7 @@ from view_events.event import Kind, new_event_id
 
 #: A player reports its progress this often, in seconds (streaming_app/static/player.js).
 PROGRESS_EVERY_S = 10.0
-#: Nobody here watches for more seconds than this: they jump to the end of a long video.
+#: No viewer here watches for more seconds than this: they jump to the end of a long video.
 LONGEST_PART_S = 60.0
 #: Shares of the playbacks.
 LEAVE_EARLY = 0.25

@@ -12,9 +12,9 @@ import urllib3
 from proof.load.tally import Receipt, Tally
 from service.waiting import wait_for_count, wait_until
 
-#: Ids in one question. The streaming app gives the history API one second to answer; this takes a hundredth of it.
+#: Ids in one request. The streaming app waits for one second for the history API. This needs a hundredth of it.
 IDS_PER_REQUEST = 1_000
-#: Questions in one check of what is stored, so that checking does not become the load.
+#: Requests in one check of what is stored, so that checking does not become the load.
 REQUESTS_PER_CHECK = 10
 TIMEOUT_S = 5.0
 #: Seconds between two checks.

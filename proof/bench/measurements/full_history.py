@@ -54,7 +54,7 @@ def measure(systems: Systems, plan: Plan) -> list[Figure]:
                 system.start()
                 events = plan.size(EVENTS, 20_000)
                 # Warm up: connections, caches and pages. After a checkpoint, each page is written to the log completely
-                # once. A small table has few pages. For a large one, all of this cost would fall into the two seconds
+                # once. A small table has few pages. For a large one, all of this cost falls into the two seconds
                 # that count.
                 system.rows.settle()
                 trial.batches(system, events, into_empty=system is empty)

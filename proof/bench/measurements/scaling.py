@@ -48,7 +48,7 @@ def _drain(systems: Systems, url: str, count: int, batches: int) -> Trial:
     ours.rows.clear()
     bodies = traffic.bodies(count * batches * BATCH_EVENTS, BATCH_EVENTS)
     workers = [
-        # One batch at a time. Otherwise one worker would gather the whole backlog and write it in a few round trips.
+        # One batch at a time. Otherwise one worker gathers the whole backlog and writes it in a few round trips.
         systems.worker(f"history-worker-{number}", url, processes=1, TOGETHER_BYTES="1")
         for number in range(1, count + 1)
     ]

@@ -1,4 +1,4 @@
-"""The upper limit of one consumer in Python: it takes tasks of one event from a queue and only acknowledges them.
+"""The upper limit of one consumer in Python: it consumes tasks of one event and only acknowledges them.
 
 `python -m proof.bench.peers.bare_consumer QUEUE COUNT` prints when the first task came, when the last one was
 acknowledged, and the CPU seconds.

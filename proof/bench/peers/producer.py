@@ -32,8 +32,8 @@ def main() -> None:
                 properties={"delivery_mode": 2, "correlation_id": task_id},
             )
             channel.basic_publish(prepared, exchange=exchange, routing_key=routing_key)
-        # The broker answers the close of the channel after all messages before it. Closing the connection at once would
-        # lose the last messages.
+        # The broker answers the close of the channel after all messages before it. Closing the connection at once
+        # loses the last messages.
         channel.close()
 
 
