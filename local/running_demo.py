@@ -10,10 +10,11 @@ import psutil
 from local import service_parts
 from local.errors import DemoError, NotRunning, SupervisorUnreachable
 from local.part import PartStatus
+from local.processes import process_tree, web_processes
 from local.queue import Queue, queue_of
 from local.state import State
 from local.suggestions import did_you_mean
-from local.supervisor import Supervisor, process_tree, web_processes
+from local.supervisor import Supervisor
 from local.view_counts import History
 
 

@@ -8,12 +8,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import sleep
 
-import psutil
-
 from local import service_parts
 from local.errors import StopNow, SupervisorUnreachable
 from local.part import PartStatus
-from local.supervisor import POLL_INTERVAL_S, Supervisor, process_tree
+from local.processes import process_tree, signal_all
+from local.supervisor import POLL_INTERVAL_S, Supervisor
 from local.terminal_output import TerminalOutput
 
 #: Seconds for the supervisor to end. Without parts it needs half a second.
@@ -72,6 +71,4 @@ class Shutdown:
 def thaw(status: dict[str, PartStatus], names: Sequence[str]) -> None:
     """Let frozen processes continue. Otherwise they do not react to the signal that stops them."""
     for name in names:
-        for process in process_tree(status[name].pid):
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(signal.SIGCONT)
+        signal_all(process_tree(status[name].pid), signal.SIGCONT)

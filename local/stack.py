@@ -17,13 +17,14 @@ from local.errors import BrokerUnreachable, DemoError, Interrupted, PartFailed, 
 from local.part import Part
 from local.part_monitor import PartMonitor
 from local.postgres import MESSAGES, Postgres
+from local.processes import web_processes
 from local.queue import Queue, queue_of
 from local.rabbitmq import RabbitMQ
 from local.rabbitmq_programs import HOW_TO_INSTALL, is_installed
 from local.settings import DemoSettings
 from local.shutdown import Shutdown
 from local.state import State
-from local.supervisor import POLL_INTERVAL_S, Supervisor, web_processes
+from local.supervisor import POLL_INTERVAL_S, Supervisor
 from local.terminal_output import TerminalOutput
 from service.waiting import wait_until
 

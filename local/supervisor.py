@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 from xmlrpc.client import Fault, ServerProxy
 
-import psutil
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from local.environment import PYTHON_VARIABLES, compile_sources
@@ -130,27 +129,3 @@ class Supervisor:
         finally:
             # A connection that failed once keeps failing, and a new one to a Unix socket costs nothing.
             self._transport.close()
-
-
-def process_tree(pid: int | None) -> list[psutil.Process]:
-    """Return a part's process and all its descendants. Nothing if it is gone."""
-    if pid is None:
-        return []
-    try:
-        process = psutil.Process(pid)
-        return [process, *process.children(recursive=True)]
-    except psutil.NoSuchProcess:
-        return []
-
-
-def web_processes(pid: int | None) -> list[psutil.Process]:
-    """Return a web service's process and its request processes, without the processes that these start
-    to read videos.
-    """
-    if pid is None:
-        return []
-    try:
-        process = psutil.Process(pid)
-        return [process, *process.children()]
-    except psutil.NoSuchProcess:
-        return []

@@ -12,6 +12,7 @@ import psutil
 from local import leftover_processes
 from local.errors import PartFailed
 from local.part import Part
+from local.processes import process_tree
 from local.state import State
 from service.waiting import wait_until
 
@@ -52,7 +53,7 @@ class Program:
         process, self._process = self._process, None
         if process is None:
             return
-        descendants = self._descendants(process.pid)
+        descendants = process_tree(process.pid)[1:]
         process.send_signal(signal.Signals[f"SIG{self._part.stop_signal}"])
         try:
             process.wait(self._part.stop_wait_s)
@@ -63,12 +64,7 @@ class Program:
 
     def processes(self) -> list[psutil.Process]:
         """Return its process and all descendants."""
-        if self._process is None:
-            return []
-        try:
-            return [psutil.Process(self._process.pid), *self._descendants(self._process.pid)]
-        except psutil.NoSuchProcess:
-            return []
+        return process_tree(self._process.pid if self._process else None)
 
     def wait(self, is_ready: Callable[[], bool], what: str) -> None:
         """Wait until `is_ready` returns True. Raises PartFailed with the end of the log after the deadline, or if the
@@ -84,10 +80,3 @@ class Program:
 
         if not wait_until(checked, START_TIMEOUT_S, poll_interval_s=POLL_INTERVAL_S):
             raise PartFailed(self._state.end_of_log(self.name, f"is up, but {what} took over {START_TIMEOUT_S} s"))
-
-    @staticmethod
-    def _descendants(pid: int) -> list[psutil.Process]:
-        try:
-            return psutil.Process(pid).children(recursive=True)
-        except psutil.NoSuchProcess:
-            return []

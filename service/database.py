@@ -21,7 +21,7 @@ from service import addresses
 #: A statement that takes longer is stuck. The server ends it, and the connection stays usable.
 STATEMENT_TIMEOUT_MS = 8_000
 #: The part of STATEMENT_TIMEOUT_MS that a statement may wait for one lock (a locked table, a row, an erase). It is
-#: shorter on purpose: a wait for another transaction ends as 55P03, so 57014 means that the statement itself is too slow.
+#: shorter on purpose: a wait for another transaction ends as 55P03, so 57014 means that the statement itself is slow.
 LOCK_TIMEOUT_SHARE = 5 / 8
 #: Seconds to wait for an answer. Longer than the timeouts above: if this passes, the server itself is stuck (frozen, or
 #: cut off by the network). A frozen server ends no statement. Its kernel goes on to acknowledge what it receives, so

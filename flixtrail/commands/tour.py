@@ -189,11 +189,11 @@ class Tour:
     def _kill(self, worker: Worker, unacknowledged: Unacknowledged) -> None:
         import signal
 
-        from flixtrail.commands.workers import signal_all
+        from flixtrail.commands.workers import signal_worker
         from local.unacknowledged import last_read_by, still_unacknowledged
 
         read = last_read_by(worker)
-        signal_all(worker, signal.SIGKILL)
+        signal_worker(worker, signal.SIGKILL)
         if self._running.learner_mode:
             unacknowledged = still_unacknowledged(self._running, read) or unacknowledged
             self._redelivered = unacknowledged.messages
@@ -205,11 +205,11 @@ class Tour:
     def _freeze(self, worker: Worker) -> None:
         import signal
 
-        from flixtrail.commands.workers import frozen_text, signal_all
+        from flixtrail.commands.workers import frozen_text, signal_worker
         from local.unacknowledged import Unacknowledged, record_frozen
 
         note = record_frozen(self._running, worker)
-        signal_all(worker, signal.SIGSTOP)
+        signal_worker(worker, signal.SIGSTOP)
         self._print_title("3. A worker hangs")
         unacknowledged = Unacknowledged(note.messages, note.views)
         self._redelivered = self._unacknowledged = note.messages
@@ -284,9 +284,9 @@ class Tour:
     def _thaw(self, worker: Worker) -> None:
         import signal
 
-        from flixtrail.commands.workers import signal_all
+        from flixtrail.commands.workers import signal_worker
 
-        signal_all(worker, signal.SIGCONT)
+        signal_worker(worker, signal.SIGCONT)
         self._print_paragraph(
             f"{worker.name} continues now. Its connection is closed, so it connects again and gets new messages. The "
             "views that it still writes are stored already. Their ids are known, so nothing counts twice."

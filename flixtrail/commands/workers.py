@@ -14,16 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import click
-import psutil
 
 from flixtrail.commands.options import Group, Name, state_option
 from local import service_parts
 from local.errors import DemoError
 from local.pasteable_commands import flixtrail_command
+from local.processes import process_tree, signal_all
 from local.queue import VISIBILITY_TIMEOUT_S
 from local.running_demo import RunningDemo, Worker
 from local.state import State
-from local.supervisor import process_tree
 from local.unacknowledged import FrozenWorker, Unacknowledged, record_frozen, unacknowledged_by
 from service.waiting import wait_until
 
@@ -83,7 +82,7 @@ def stop(running: RunningDemo, name: str | None) -> None:
     """
     workers = [worker for worker in running.workers() if worker.pid]
     worker = last(workers) if name is None else running.worker(name)
-    signal_all(worker, signal.SIGCONT)  # a frozen worker does not react to a stop signal
+    signal_worker(worker, signal.SIGCONT)  # a frozen worker does not react to a stop signal
     running.supervisor.stop(worker.name)
     if not wait_until(lambda: not running.status()[worker.name].pid, STOP_TIMEOUT_S):
         raise DemoError(f"{worker.name} has not stopped within {STOP_TIMEOUT_S} s")
@@ -97,7 +96,7 @@ def kill(running: RunningDemo, name: str | None) -> None:
     """
     worker = choose_worker(running, name, {"running", "frozen"})
     unacknowledged = unacknowledged_by(running, worker)
-    signal_all(worker, signal.SIGKILL)
+    signal_worker(worker, signal.SIGKILL)
     click.echo(f"{worker.name} was killed (process {worker.pid}){unacknowledged_text(unacknowledged)}")
     click.echo(redelivery_text(running, unacknowledged))
 
@@ -137,7 +136,7 @@ def freeze(running: RunningDemo, name: str | None) -> None:
             f"{worker.name} is frozen already. This lets it continue: {flixtrail_command()} workers thaw {worker.name}"
         )
     note = record_frozen(running, worker)
-    signal_all(worker, signal.SIGSTOP)
+    signal_worker(worker, signal.SIGSTOP)
     click.echo(f"{worker.name} is frozen (process {worker.pid}); it has {Unacknowledged(note.messages, note.views)}")
     click.echo(frozen_text(running, note))
     click.echo(f"kill it now        {flixtrail_command()} workers kill {worker.name}")
@@ -166,7 +165,7 @@ def thaw(running: RunningDemo, name: str | None) -> None:
     if not frozen or workers[0].state != "frozen":
         raise DemoError("no worker is frozen" if not frozen else f"{workers[0].name} is not frozen")
     for worker in workers:
-        signal_all(worker, signal.SIGCONT)
+        signal_worker(worker, signal.SIGCONT)
         click.echo(f"{worker.name} continues")
 
 
@@ -190,15 +189,11 @@ def last(workers: list[Worker]) -> Worker:
     return workers[-1]
 
 
-def signal_all(worker: Worker, number: int) -> None:
+def signal_worker(worker: Worker, number: int) -> None:
     """Send a signal to a worker and its children. The parent comes first, because it starts dead
     children again.
     """
-    for process in process_tree(worker.pid):
-        try:
-            process.send_signal(number)
-        except psutil.NoSuchProcess:
-            continue
+    signal_all(process_tree(worker.pid), number)
 
 
 def addresses(running: RunningDemo) -> service_parts.Addresses:

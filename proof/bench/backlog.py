@@ -44,9 +44,15 @@ def publish(systems: Systems, batches: Sequence[Sequence[traffic.Event]]) -> Non
 
 
 def _produce(systems: Systems, lines: Sequence[str], exchange: str, routing_key: str, task: str) -> None:
+    argv = (sys.executable, "-m", "proof.bench.peers.producer", exchange, routing_key, task)
+    run_peer(systems, argv, "The producer of a backlog", stdin="\n".join([*lines, ""]))
+
+
+def run_peer(systems: Systems, argv: Sequence[str], name: str, stdin: str = "") -> str:
+    """Run a program of proof/bench/peers with the broker's address, and return its output. Raises BenchError."""
     done = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "proof.bench.peers.producer", exchange, routing_key, task],
-        input="\n".join([*lines, ""]),
+        argv,
+        input=stdin,
         capture_output=True,
         text=True,
         check=False,
@@ -55,4 +61,5 @@ def _produce(systems: Systems, lines: Sequence[str], exchange: str, routing_key:
         env=inherited_environment(AMQP_URL=systems.nodes.broker_url),
     )
     if done.returncode:
-        raise BenchError(f"The producer of a backlog failed:\n{done.stderr[-2000:]}")
+        raise BenchError(f"{name} failed:\n{done.stderr[-2000:]}")
+    return done.stdout

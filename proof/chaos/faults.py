@@ -14,7 +14,8 @@ from typing import Protocol
 
 import psutil
 
-from local.supervisor import Supervisor, process_tree, web_processes
+from local.processes import process_tree, web_processes
+from local.supervisor import Supervisor
 from proof.chaos import victims
 from proof.chaos.broker import TOO_LITTLE_MEMORY, USUAL_MEMORY, BrokerInContainer, PrivateBroker
 from proof.chaos.errors import NotHealed, PartMissing

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
@@ -9,7 +10,8 @@ import psutil
 
 from local import service_parts
 from local.part import PartStatus
-from local.supervisor import Supervisor, process_tree, web_processes
+from local.processes import process_tree, signal_all, web_processes
+from local.supervisor import Supervisor
 
 BROKER, DATABASE = "rabbitmq", "postgres"
 Parts = Mapping[str, PartStatus]
@@ -88,20 +90,14 @@ def _serves_somebody(process: psutil.Process) -> bool:
 
 def kill(found: Sequence[psutil.Process]) -> None:
     """Send SIGKILL to those that still live."""
-    for process in found:
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
+    signal_all(found, signal.SIGKILL)
 
 
 def freeze(found: Sequence[psutil.Process]) -> None:
     """Send SIGSTOP to those that still live."""
-    for process in found:
-        with suppress(psutil.NoSuchProcess):
-            process.suspend()
+    signal_all(found, signal.SIGSTOP)
 
 
 def thaw(found: Sequence[psutil.Process]) -> None:
-    """Send SIGCONT to those that still live. A process that has the number of a dead one is left alone."""
-    for process in found:
-        with suppress(psutil.NoSuchProcess):
-            process.resume()
+    """Send SIGCONT to those that still live."""
+    signal_all(found, signal.SIGCONT)

@@ -10,29 +10,17 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
+from proof.chaos.page import ARGUMENTS, CHROMIUM
 from tests.browser.site import Site, running_site
 from tests.clips import make_clip, make_film, make_unshowable
 
-CHROMIUM = "/usr/bin/chromium"
-ARGUMENTS = [
-    "--no-sandbox",  # containers run as root
-    "--headless=new",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--mute-audio",
-    "--autoplay-policy=no-user-gesture-required",
-]
 #: Milliseconds that one step in the browser may take.
 STEP_TIMEOUT_MS = 10_000
 
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Browser]:
-    if not Path(CHROMIUM).exists():
+    if not CHROMIUM.exists():
         reason = f"needs {CHROMIUM} (apt-get install chromium)"
         if os.environ.get("REQUIRE_ALL") == "1":
             pytest.fail(reason)

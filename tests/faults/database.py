@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import psycopg
 
-from local.supervisor import process_tree
+from local.processes import process_tree
 from tests.conftest import Demo
 from tests.waiting import until
 

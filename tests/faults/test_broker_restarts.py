@@ -12,7 +12,7 @@ import pytest
 import celeryconfig
 from flixtrail.commands.workers import addresses
 from local import service_parts
-from local.supervisor import process_tree
+from local.processes import process_tree
 from tests.client import Client, a_view
 from tests.conftest import Demo
 from tests.demo import ROOT

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from kombu import Connection
 
-from flixtrail.commands.workers import signal_all
+from flixtrail.commands.workers import signal_worker
 from history_worker.store.erasure import erase
 from local.errors import BrokerUnreachable
 from service.database import connect
@@ -86,12 +86,12 @@ def held_by_workers_that_are_then_killed(demo: Demo, record: Record) -> Iterator
     workers = demo.running().workers()
     before = demo.redelivered()
     for worker in workers:
-        signal_all(worker, signal.SIGSTOP)
+        signal_worker(worker, signal.SIGSTOP)
     record()
     until(lambda: unacked(demo) >= 2, 20, what="the frozen workers to hold the messages")
     yield
     for worker in workers:
-        signal_all(worker, signal.SIGKILL)
+        signal_worker(worker, signal.SIGKILL)
     until(lambda: demo.redelivered() >= before + 2, 40, what="the messages to come again")
 
 

@@ -12,7 +12,7 @@ import urllib3
 
 from flixtrail.commands.workers import addresses
 from local import service_parts
-from local.supervisor import process_tree
+from local.processes import process_tree
 from tests.conftest import Demo
 from tests.demo import ROOT
 from tests.waiting import until

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable
 from time import time
 
-from local.environment import inherited_environment
-from local.unsupervised_part import ROOT
 from proof.bench import backlog, cpu, traffic, trial
-from proof.bench.errors import BenchError
 from proof.bench.measurements import Plan
 from proof.bench.results import Figure, Series, divided
 from proof.bench.systems import ACTORS, BATCHES, OURS, USUAL, System, Systems, python_of
@@ -123,15 +119,7 @@ def _only_acked(systems: Systems, events: int) -> Trial:
     usual = systems[USUAL]
     usual.stop_worker()
     backlog.of_events(systems, usual, events)
-    done = subprocess.run(  # noqa: S603
-        [python_of(USUAL), "-m", "proof.bench.peers.bare_consumer", usual.queue, str(events)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        env=inherited_environment(AMQP_URL=systems.nodes.broker_url),
-    )
-    if done.returncode:
-        raise BenchError(f"The consumer that only acks failed:\n{done.stderr[-2000:]}")
-    began, ended, used = json.loads(done.stdout)
+    argv = (python_of(USUAL), "-m", "proof.bench.peers.bare_consumer", usual.queue, str(events))
+    output = backlog.run_peer(systems, argv, "The consumer that only acks")
+    began, ended, used = json.loads(output)
     return Trial(events, ended - began, {"worker": used})
