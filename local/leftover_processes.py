@@ -43,6 +43,11 @@ def _belongs(process: psutil.Process, state: Path, part: str | None, works_in: P
         return False
 
 
+def end_all(state: Path) -> int:
+    """Kill every process of the demo on this state folder, and wait until they are gone. Returns their number."""
+    return end(processes(state, works_in=state / "postgres"))
+
+
 def end(found: Iterable[psutil.Process]) -> int:
     """Kill the processes and wait until they are gone. Returns their number. SIGKILL also ends a process that is
     stopped (SIGSTOP).

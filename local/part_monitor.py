@@ -62,8 +62,7 @@ class PartMonitor:
 
     def _restart_supervisor(self) -> None:
         self._output.print("[yellow]the supervisor died: starting every part again[/]")
-        state = self._supervisor.state
-        leftover_processes.end(leftover_processes.processes(state.folder, works_in=state.folder / "postgres"))
+        leftover_processes.end_all(self._supervisor.state.folder)
         stopped = {name for name, part in self._last_status.items() if part.stopped}
         self._launch_supervisor()
         for name in self._supervisor.status():

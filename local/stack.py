@@ -70,8 +70,7 @@ class Stack:
     def end_leftovers(self) -> None:
         """End what an earlier demo on this state left behind (after kill -9), and make the folders again."""
         data = self.state.folder / "postgres"
-        ended = leftover_processes.end(leftover_processes.processes(self.state.folder, works_in=data))
-        if ended:
+        if ended := leftover_processes.end_all(self.state.folder):
             self.output.print(f"ended {ended} processes that an earlier demo left behind")
         # Its process id may by chance belong to another process now. No process works in that folder any more.
         (data / "postmaster.pid").unlink(missing_ok=True)
@@ -278,5 +277,5 @@ class Stack:
         """Stop everything: in order, or at once when asked a second time. Returns when no process is left."""
         if self._process:
             Shutdown(self.supervisor, self.output, stop_now=lambda: self._stop_now).run(self._process)
-        leftover_processes.end(leftover_processes.processes(self.state.folder, works_in=self.state.folder / "postgres"))
+        leftover_processes.end_all(self.state.folder)
         self.state.remove_runtime_files()

@@ -74,8 +74,8 @@ def command() -> None:
 @state_option
 def list_(reason: str | None, amqp_url: str | None, state: Path, *, as_json: bool, all_rows: bool) -> None:
     """List the dead letters, oldest first, and count them by reason."""
-    with reading(amqp_url, state) as dead:
-        letters = with_reason(read(dead), reason)
+    with open_dead_letters(amqp_url, state) as dead:
+        letters = with_reason(read_all(dead), reason)
         tried_alone = dead.in_second_try()
     counts = Counter(letter.reason.kind for letter in letters)
     if as_json:
@@ -98,8 +98,8 @@ def list_(reason: str | None, amqp_url: str | None, state: Path, *, as_json: boo
 @state_option
 def show(letter_id: str, amqp_url: str | None, state: Path) -> None:
     """Show one dead letter completely: its reason, its headers, what the broker says about it, and its body."""
-    with reading(amqp_url, state) as dead:
-        (letter, *same) = with_ids(read(dead), (letter_id,))
+    with open_dead_letters(amqp_url, state) as dead:
+        (letter, *same) = with_ids(read_all(dead), (letter_id,))
     if same:
         click.echo(f"it is there {len(same) + 1} times")
     show_letter(letter)
@@ -116,8 +116,8 @@ def redrive(ids: tuple[str, ...], reason: str | None, amqp_url: str | None, stat
     event has an id and is stored once.
     """
     require_selection(ids, reason, every=every)
-    with reading(amqp_url, state) as dead:
-        letters = with_reason(with_ids(read(dead), ids) if ids else read(dead), reason)
+    with open_dead_letters(amqp_url, state) as dead:
+        letters = with_reason(with_ids(read_all(dead), ids) if ids else read_all(dead), reason)
         for_each(letters, dead.redrive, "redriven")
     check_gone(letters, amqp_url, state)
     if letters:
@@ -137,8 +137,8 @@ def drop(
 ) -> None:
     """Delete dead letters. They cannot be brought back."""
     require_selection(ids, reason, every=every)
-    with reading(amqp_url, state) as dead:
-        letters = with_reason(with_ids(read(dead), ids) if ids else read(dead), reason)
+    with open_dead_letters(amqp_url, state) as dead:
+        letters = with_reason(with_ids(read_all(dead), ids) if ids else read_all(dead), reason)
         if letters and not yes:
             click.confirm(f"Delete {quantity(len(letters), 'dead letter')}?", abort=True)
         for_each(letters, dead.drop, "dropped")
@@ -147,7 +147,7 @@ def drop(
 
 
 @contextmanager
-def reading(amqp_url: str | None, state: Path) -> Iterator[DeadLetters]:
+def open_dead_letters(amqp_url: str | None, state: Path) -> Iterator[DeadLetters]:
     """Open the dead-letter queue of the named broker, or of the running demo. Raises DemoError."""
     from safe_consumer.dead_letter_queue import AlreadyRead, dead_letters
     from safe_consumer.republish import AWAY
@@ -190,7 +190,7 @@ def broker_url(state: Path) -> str:
     return str(State(state).read()["broker"]["url"])
 
 
-def read(dead: DeadLetters) -> list[DeadLetter]:
+def read_all(dead: DeadLetters) -> list[DeadLetter]:
     """Read all dead letters that are there now."""
     from flixtrail.commands.send import progress
 
@@ -215,7 +215,7 @@ def check_gone(letters: Sequence[DeadLetter], amqp_url: str | None, state: Path)
     """
     done = {letter.key for letter in letters}
     for _ in range(MAX_CHECKS if done else 0):
-        with reading(amqp_url, state) as dead:
+        with open_dead_letters(amqp_url, state) as dead:
             back = [letter for letter in dead.read(dead.waiting()) if letter.key in done]
             for_each(back, dead.drop, "once more")
         if not back:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from datetime import timedelta
 from pathlib import Path
 
 import click
 
-from flixtrail.commands.options import Number, state_option
+from flixtrail.commands.options import Number, confirm, state_option
 from local.errors import DemoError, WrongSetting
 from local.printable import quantity, visible
 
@@ -51,9 +50,10 @@ def command(viewer: str, margin: float, database_url: str | None, state: Path, *
         raise WrongSetting(f"VIEWER: {error}") from None
     engine = connect_patiently(history_database_url(database_url, state))
     if not yes:
-        if not sys.stdin.isatty():
-            raise WrongSetting("There is no terminal to ask on: add --yes. What is erased cannot be brought back.")
-        click.confirm(f"Erase all that {visible(viewer)} has watched? It cannot be brought back.", abort=True, err=True)
+        confirm(
+            f"Erase all that {visible(viewer)} has watched? It cannot be brought back.",
+            "What is erased cannot be brought back.",
+        )
     try:
         erased = erase(engine, viewer, margin=timedelta(seconds=margin))
     except DBAPIError as error:

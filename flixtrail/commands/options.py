@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from local.errors import WrongSetting
 from local.suggestions import did_you_mean
 
 state_option = click.option(
@@ -18,6 +20,13 @@ state_option = click.option(
     type=click.Path(path_type=Path),
     help="The state folder of the demo.  [env: STATE]",
 )
+
+
+def confirm(question: str, consequence: str = "") -> None:
+    """Ask the user. Ends the command if the answer is no. Raises WrongSetting if there is no terminal to ask on."""
+    if not sys.stdin.isatty():
+        raise WrongSetting(f"There is no terminal to ask on: add --yes. {consequence}".rstrip())
+    click.confirm(question, abort=True, err=True)
 
 
 class Number(click.FloatRange):

@@ -15,8 +15,8 @@ from uuid import UUID
 import click
 
 from flixtrail.commands.erase import history_database_url
-from flixtrail.commands.options import Group, state_option
-from local.errors import DemoError, WrongSetting
+from flixtrail.commands.options import Group, confirm, state_option
+from local.errors import DemoError
 from local.printable import quantity
 
 if TYPE_CHECKING:
@@ -136,7 +136,8 @@ def detach(database: Database, *, drop: bool, yes: bool) -> None:
     with database.open() as (engine, now):
         found = [one for one in past(engine, now) if one.attached or drop]
         if found and not yes:
-            confirm(found, drop=drop)
+            names = ", ".join(one.name for one in found)
+            confirm(f"{'Drop' if drop else 'Detach'} {names}?")
         detached = detach_past(engine, now, drop=drop)
         # Run even if nothing was detached, because the last run may have been interrupted.
         pruned = prune(engine, now)
@@ -148,14 +149,6 @@ def detach(database: Database, *, drop: bool, yes: bool) -> None:
         click.echo(
             f"deleted {quantity(pruned.playbacks, 'playback')}, forgot {quantity(pruned.erased_ids, 'erased id')}"
         )
-
-
-def confirm(partitions: Sequence[Partition], *, drop: bool) -> None:
-    """Ask before detaching. Raises WrongSetting if there is no terminal to ask on."""
-    if not sys.stdin.isatty():
-        raise WrongSetting("There is no terminal to ask on: add --yes.")
-    names = ", ".join(one.name for one in partitions)
-    click.confirm(f"{'Drop' if drop else 'Detach'} {names}?", abort=True, err=True)
 
 
 def summary(partition: Partition, now: datetime) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from flixtrail.commands.backup import ABOUT, DEFINITIONS, HISTORY, PSQL, steps
+from flixtrail.commands.options import confirm
 from flixtrail.compose import Compose, ComposeFailed, exit_on_signals
 from local.errors import DemoError, WrongSetting
 
@@ -76,10 +76,10 @@ def command(folder: Path, *, yes: bool) -> None:
     """  # noqa: D301 (click's \b)
     about, definitions = read(folder)
     if not yes:
-        if not sys.stdin.isatty():
-            raise WrongSetting("There is no terminal to ask on: add --yes. What is stored now is replaced.")
-        question = f"Replace the history by that of {about['began_at']} ({about['views']:,} views)?"
-        click.confirm(question, abort=True, err=True)
+        confirm(
+            f"Replace the history by that of {about['began_at']} ({about['views']:,} views)?",
+            "What is stored now is replaced.",
+        )
     compose = Compose()
     with exit_on_signals(), steps() as step:
         step("stopping the workers and the history API")

@@ -149,7 +149,7 @@ def running(folder: Path, image: str | None = None) -> Iterator[Broker]:
             stack.enter_context(state.lock())
         except AlreadyRunning:
             raise DemoError(f"Lessons are running on {state.folder} already. STATE=./var2 is another folder.") from None
-        leftover_processes.end(leftover_processes.processes(state.folder, works_in=state.folder / "postgres"))
+        leftover_processes.end_all(state.folder)
         state.make_subfolders()
         broker = PrivateNode(state) if image is None else Container(image, state)
         stack.callback(broker.stop)

@@ -26,7 +26,7 @@ from proof.bench.plots import draw
 from proof.bench.results import Results
 from proof.bench.systems import Systems
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 FOLDER = Path("var") / "bench"
 RESULTS = "results.json"
 ROUNDS, QUICK_ROUNDS = 5, 3
@@ -85,7 +85,7 @@ def main(context: click.Context, only: str, rounds: int, share: float, *, quick:
         peers="P9" in wanted,
     )
     console = Console(highlight=False)
-    for number in ENDING:
+    for number in STOP_SIGNALS:
         signal.signal(number, _interrupt)
     results = _empty_results(plan, quick=quick)
     failures: list[str] = []
@@ -176,7 +176,7 @@ def _command(plan: Plan, *, quick: bool) -> str:
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     """Handle Ctrl-C. The first one ends the run. Later ones are ignored while the run stops what it has started."""
-    for number in ENDING:
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 

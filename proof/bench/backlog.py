@@ -30,7 +30,7 @@ def of_events(systems: Systems, system: System, events: int) -> list[str]:
     if system.queue == topology.HISTORY.name:
         publish(systems, [[view] for view in views])
     else:
-        lines = [f"[{traffic.received(view)}]" for view in views]
+        lines = [f"[{traffic.as_received(view)}]" for view in views]
         _produce(systems, lines, "", system.queue, f"{system.queue}.record")
     if not wait_until(lambda: broker.ready(system.queue) >= len(views), COUNT_TIMEOUT_S, poll_interval_s=0.05):
         raise Lost(f"Of {len(views):,} tasks for {system.name}, {broker.ready(system.queue):,} are in the queue.")
@@ -39,7 +39,7 @@ def of_events(systems: Systems, system: System, events: int) -> list[str]:
 
 def publish(systems: Systems, batches: Sequence[Sequence[traffic.Event]]) -> None:
     """Publish a task of ours for each batch."""
-    lines = [f"[[{','.join(map(traffic.received, batch))}]]" for batch in batches]
+    lines = [f"[[{','.join(map(traffic.as_received, batch))}]]" for batch in batches]
     _produce(systems, lines, topology.VIEWS.name, topology.routing_key(["progress"]), event.TASK)
 
 

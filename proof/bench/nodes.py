@@ -78,7 +78,7 @@ class Nodes:
     def _clear(self) -> None:
         """End the processes of this run, or of an earlier one that was killed, and delete its data. Logs stay."""
         data = self.state.folder / "postgres"
-        leftover_processes.end(leftover_processes.processes(self.state.folder, works_in=data))
+        leftover_processes.end_all(self.state.folder)
         self.state.remove_runtime_files()
         for folder in (data, self.state.folder / "rabbitmq", self.state.outbox):
             shutil.rmtree(folder, ignore_errors=True)

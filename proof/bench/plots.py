@@ -13,7 +13,7 @@ from typing import Any
 
 OURS, THEIRS = "#0969da", "#9198a1"
 #: No dates and no random ids, so drawing again gives the same file.
-PLAIN = {"Date": None, "Creator": None}
+FIXED_METADATA = {"Date": None, "Creator": None}
 
 
 def draw(results: Path) -> int:
@@ -57,7 +57,7 @@ def _bars(figure: dict[str, Any], path: Path) -> None:
     axes.set_xlabel(series[0]["unit"])
     axes.set_title(f"{figure['name']}: {figure['title']}", loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
-    drawing.savefig(path, metadata=PLAIN)
+    drawing.savefig(path, metadata=FIXED_METADATA)
     plt.close(drawing)
 
 

@@ -70,12 +70,12 @@ def singles(events: int, clients: int) -> list[list[list[Event]]]:
     ]
 
 
-def dealt(bodies_of_all: list[list[Event]], clients: int) -> list[list[list[Event]]]:
+def distribute(bodies_of_all: list[list[Event]], clients: int) -> list[list[list[Event]]]:
     """Distribute the bodies to the clients."""
     return [bodies_of_all[client::clients] for client in range(clients)]
 
 
-def received(event: Event) -> str:
+def as_received(event: Event) -> str:
     """Return the event as a worker gets it: with the time when it was received."""
     return f'{event.json[:-1]},"received_at":"{datetime.now(UTC).isoformat()}"}}'
 

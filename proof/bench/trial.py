@@ -36,7 +36,7 @@ class Trial:
 
 def batches(system: System, events: int, *, into_empty: bool = True) -> Trial:
     """Send bodies of BODY_EVENTS over UPLOADERS connections. `into_empty`: empty the tables first."""
-    return _through(system, traffic.dealt(traffic.bodies(events, BODY_EVENTS), UPLOADERS), into_empty=into_empty)
+    return _through(system, traffic.distribute(traffic.bodies(events, BODY_EVENTS), UPLOADERS), into_empty=into_empty)
 
 
 def singles(system: System, events: int) -> Trial:

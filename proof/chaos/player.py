@@ -22,7 +22,7 @@ ReportFault = Callable[[float, str, str], None]
 
 
 @dataclass
-class Happened:
+class FaultRecord:
     """A fault as it happened, in seconds since the beginning. `healed_s` is None if it was never healed."""
 
     planned: Planned
@@ -41,7 +41,7 @@ class FaultRunner:
         self._stopped = stopped
         self._threads: list[threading.Thread] = []
         self._began = monotonic()
-        self.happened: list[Happened] = []
+        self.happened: list[FaultRecord] = []
         self.failures: list[str] = []
 
     def play(self, seconds: float) -> None:
@@ -70,7 +70,7 @@ class FaultRunner:
         lasts = planned.duration_s > 0
         try:
             with cause(self._scene, planned):
-                record = Happened(planned, text, self._now())
+                record = FaultRecord(planned, text, self._now())
                 self.happened.append(record)
                 self._report(record.began_s, "!", text)
                 self._wait_until(planned.end_s, at_least_s=LEAST_S if lasts else 0)

@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from proof.chaos.player import Happened
+from proof.chaos.player import FaultRecord
 from proof.chaos.timeline import LEGEND, Samples, clock, draw, kind
 from proof.chaos.versions import libraries
 
 #: Figures of the summary that must be zero.
-ZERO = ("lost", "duplicated")
+MUST_BE_ZERO = ("lost", "duplicated")
 NUMBERS = re.compile(r"(\w+)=(\d+)")
 
 
 def write(
     path: Path,
     samples: Samples,
-    faults: Sequence[Happened],
+    faults: Sequence[FaultRecord],
     summary: str,
     *,
     problems: Sequence[str] = (),
@@ -38,7 +38,7 @@ def write(
 
 def page(
     samples: Samples,
-    faults: Sequence[Happened],
+    faults: Sequence[FaultRecord],
     summary: str,
     *,
     problems: Sequence[str],
@@ -47,7 +47,7 @@ def page(
 ) -> str:
     """Return the whole document."""
     numbers = dict(NUMBERS.findall(summary))
-    passed = not problems and not any(int(numbers.get(name, "0")) for name in ZERO)
+    passed = not problems and not any(int(numbers.get(name, "0")) for name in MUST_BE_ZERO)
     seed = numbers.pop("seed", "?")
     faults = sorted(faults, key=lambda fault: fault.began_s)
     verdict = "Nothing lost, nothing twice" if passed else "Not passed"
@@ -72,7 +72,7 @@ def page(
 
 
 def _tile(name: str, number: int) -> str:
-    bad = ' class="bad"' if name in ZERO and number else ""
+    bad = ' class="bad"' if name in MUST_BE_ZERO and number else ""
     return f"<div{bad}><dt>{name}</dt><dd>{number:,}</dd></div>"
 
 
@@ -82,7 +82,7 @@ def _problems(problems: Sequence[str]) -> str:
     return f'<ul class="problems">{"".join(f"<li>{escape(problem)}</li>" for problem in problems)}</ul>'
 
 
-def _row(fault: Happened) -> str:
+def _row(fault: FaultRecord) -> str:
     lasted = "not healed" if fault.healed_s is None else _seconds(fault.healed_s - fault.began_s)
     began = f"{clock(fault.began_s)}.{int(fault.began_s * 10) % 10}"
     return f'<tr><td>{began}<td>{lasted}<td><i class="{kind(fault)}"></i>{escape(fault.text)}\n'

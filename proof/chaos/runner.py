@@ -29,7 +29,7 @@ from proof.chaos.invariants import Violation
 from proof.chaos.ledger import WATCHED_IN_A_BROWSER
 from proof.chaos.load import Load
 from proof.chaos.page import BrowserViewer, own_video
-from proof.chaos.player import FaultRunner, Happened
+from proof.chaos.player import FaultRecord, FaultRunner
 from proof.chaos.proxy import ProxyProcess
 from proof.chaos.queues import Queues
 from proof.chaos.schedule import Planned, one_outage, schedule
@@ -71,7 +71,7 @@ class Outcome:
     dead: int
     poison: int
     redelivered: int
-    happened: list[Happened]
+    happened: list[FaultRecord]
     complaints: list[str] = field(default_factory=list)
 
     @property

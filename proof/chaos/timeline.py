@@ -8,7 +8,7 @@ from html import escape
 from itertools import pairwise
 from math import floor, log10
 
-from proof.chaos.player import Happened
+from proof.chaos.player import FaultRecord
 
 Samples = Sequence[Mapping[str, float | None]]
 
@@ -75,7 +75,7 @@ def clock(at_s: float) -> str:
     return f"{int(at_s) // 60}:{int(at_s) % 60:02}"
 
 
-def draw(samples: Samples, faults: Sequence[Happened]) -> str:
+def draw(samples: Samples, faults: Sequence[FaultRecord]) -> str:
     """Draw everything as an `svg` element without colours. Its classes are those of the page."""
     ends = [sample.get("at_s") or 0.0 for sample in samples] + [_end(fault) for fault in faults]
     axis = Axis(max([*ends, 1.0]))
@@ -96,14 +96,14 @@ def draw(samples: Samples, faults: Sequence[Happened]) -> str:
     )
 
 
-def _end(fault: Happened) -> float:
+def _end(fault: FaultRecord) -> float:
     return fault.began_s if fault.healed_s is None else fault.healed_s
 
 
 # -- faults -----------------------------------------------------------------------------------------------
 
 
-def subject(fault: Happened) -> str:
+def subject(fault: FaultRecord) -> str:
     """Return what is hit: `broker` for `broker: SIGKILL`."""
     return fault.text.partition(": ")[0]
 
@@ -113,10 +113,10 @@ class Lane:
     """Faults of one subject, one after another."""
 
     subject: str
-    faults: list[Happened]
+    faults: list[FaultRecord]
 
 
-def lanes(faults: Sequence[Happened]) -> list[Lane]:
+def lanes(faults: Sequence[FaultRecord]) -> list[Lane]:
     """Return a lane for each subject, and a second one if two of its faults overlap. Parts come first, views last."""
     found: list[Lane] = []
     for fault in sorted(faults, key=lambda fault: fault.began_s):
@@ -130,7 +130,7 @@ def lanes(faults: Sequence[Happened]) -> list[Lane]:
     return sorted(found, key=lambda lane: (order.index(kind(lane.faults[0])), lane.subject, lane.faults[0].began_s))
 
 
-def kind(fault: Happened) -> str:
+def kind(fault: FaultRecord) -> str:
     """Return the kind of a fault: one of LEGEND."""
     return KINDS.get(fault.planned.name, VIEWS)
 
@@ -157,7 +157,7 @@ def _lane(lane: Lane, y: float, axis: Axis, *, named: bool) -> Iterator[str]:
         yield "</g>"
 
 
-def _shadows(faults: Sequence[Happened], axis: Axis, top: float, bottom: float) -> Iterator[str]:
+def _shadows(faults: Sequence[FaultRecord], axis: Axis, top: float, bottom: float) -> Iterator[str]:
     """Draw the faults through all panels, so that you can see which fault bent a line."""
     for fault in faults:
         left, right = axis.x(fault.began_s), axis.x(_end(fault))
@@ -199,7 +199,7 @@ def _mean(values: Sequence[tuple[float, float | None]], index: int) -> float | N
 
 def _panel(panel: Sequence[Series], samples: Samples, axis: Axis, top: float) -> Iterator[str]:
     lines = {series: points(samples, series) for series in panel}
-    highest = nice(max((value or 0 for line in lines.values() for _, value in line), default=0))
+    highest = round_up(max((value or 0 for line in lines.values() for _, value in line), default=0))
     bottom = top + PANEL
     x = float(LEFT)
     for number, series in enumerate(panel):
@@ -234,7 +234,7 @@ def _parts(line: Sequence[tuple[float, float | None]]) -> Iterator[list[tuple[fl
         yield part
 
 
-def nice(value: float) -> float:
+def round_up(value: float) -> float:
     """Round up to 2, 4, 10, 20, 40, 100 ...: half of it is a readable number."""
     if value <= 2:  # noqa: PLR2004
         return 2.0

@@ -56,7 +56,7 @@ def plan(port: int, path: str, clients: list[list[list[traffic.Event]]], rate: f
 
 
 def test_every_request_arrives_once_and_whole(port: int) -> None:
-    clients = traffic.dealt(traffic.bodies(20_000, 500), 8)  # bodies that no socket takes in one piece
+    clients = traffic.distribute(traffic.bodies(20_000, 500), 8)  # bodies that no socket takes in one piece
     outcome = Generator(plan(port, "/", clients)).wait()
     assert outcome.answers == 40
     assert len(Handler.bodies) == 40

@@ -122,7 +122,7 @@ def test_a_body_carries_whole_playbacks_and_no_id_twice() -> None:
 
 
 def test_ids_are_told_in_the_order_in_which_clients_send_and_none_is_left_out() -> None:
-    clients = traffic.dealt(traffic.bodies(70, 10), 4)
+    clients = traffic.distribute(traffic.bodies(70, 10), 4)
     ids = trial.ids_of(clients)
     assert sorted(ids) == sorted(event.event_id for bodies in clients for body in bodies for event in body)
     assert ids[:10] == [event.event_id for event in clients[0][0]]

@@ -7,11 +7,11 @@ from typing import get_args
 import pytest
 
 from proof.chaos.invariants import Kind, Violation
-from proof.chaos.player import Happened
+from proof.chaos.player import FaultRecord
 from proof.chaos.runner import Outcome
 from proof.chaos.schedule import Planned
 
-HAPPENED = [Happened(Planned(1, 2, "cut", {"link": "web-broker"}), "web-broker: cut", 1.0, 3.0)]
+HAPPENED = [FaultRecord(Planned(1, 2, "cut", {"link": "web-broker"}), "web-broker: cut", 1.0, 3.0)]
 
 
 def outcome(*violations: Violation, complaints: tuple[str, ...] = ()) -> Outcome:

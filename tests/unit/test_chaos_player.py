@@ -9,8 +9,8 @@ from typing import Any, cast
 import pytest
 
 from proof.chaos import faults
-from proof.chaos.errors import PartMissing
-from proof.chaos.faults import FAULTS, NotHealed, Scene, describe
+from proof.chaos.errors import NotHealed, PartMissing
+from proof.chaos.faults import FAULTS, Scene, describe
 from proof.chaos.player import FaultRunner
 from proof.chaos.schedule import Planned, one_outage, schedule
 

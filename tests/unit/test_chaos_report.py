@@ -7,24 +7,24 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from proof.chaos.faults import describe
-from proof.chaos.player import Happened
+from proof.chaos.player import FaultRecord
 from proof.chaos.report import write
 from proof.chaos.schedule import Planned, schedule
-from proof.chaos.timeline import PANELS, Series, draw, lanes, nice, points, subject
+from proof.chaos.timeline import PANELS, Series, draw, lanes, points, round_up, subject
 
 SUMMARY = "chaos: accepted=9 stored=9 lost={lost} duplicated=0 dead=2 poison=2 redelivered=1 faults=3 seed=7"
 
 
-def a_fault(began_s: float, healed_s: float | None, text: str = "broker: cut") -> Happened:
-    return Happened(Planned(began_s, 1, "cut"), text, began_s, healed_s)
+def a_fault(began_s: float, healed_s: float | None, text: str = "broker: cut") -> FaultRecord:
+    return FaultRecord(Planned(began_s, 1, "cut"), text, began_s, healed_s)
 
 
-def a_run(seconds: int) -> tuple[list[dict[str, float | None]], list[Happened]]:
+def a_run(seconds: int) -> tuple[list[dict[str, float | None]], list[FaultRecord]]:
     samples: list[dict[str, float | None]] = [
         {"at_s": float(at), "accepted": 100.0 * at, "stored": None if 5 < at < 9 else 90.0 * at, "outbox": 0.0}
         for at in range(seconds)
     ]
-    faults = [Happened(plan, describe(plan), plan.start_s, plan.end_s) for plan in schedule(7, seconds)]
+    faults = [FaultRecord(plan, describe(plan), plan.start_s, plan.end_s) for plan in schedule(7, seconds)]
     return samples, faults
 
 
@@ -77,4 +77,4 @@ def test_an_empty_run_can_be_drawn() -> None:
 
 
 def test_the_end_of_an_axis_can_be_halved() -> None:
-    assert [nice(value) for value in (0, 2, 3, 17, 39, 150, 999, 1000)] == [2, 2, 4, 20, 40, 200, 1000, 1000]
+    assert [round_up(value) for value in (0, 2, 3, 17, 39, 150, 999, 1000)] == [2, 2, 4, 20, 40, 200, 1000, 1000]

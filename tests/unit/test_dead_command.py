@@ -46,7 +46,7 @@ def run(monkeypatch: pytest.MonkeyPatch, letters: list[DeadLetter], *arguments: 
             redrive=lambda _: None,
         )
 
-    monkeypatch.setattr(dead_command, "reading", reading)
+    monkeypatch.setattr(dead_command, "open_dead_letters", reading)
     return CliRunner().invoke(command, ["dead", *arguments])
 
 

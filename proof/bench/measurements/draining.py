@@ -87,7 +87,7 @@ def _of_views(systems: Systems, peer: System, events: int) -> Trial:
     peer.stop_worker()
     peer.start_web()
     peer.rows.clear()
-    clients = traffic.dealt(traffic.bodies(events, 100), trial.UPLOADERS)
+    clients = traffic.distribute(traffic.bodies(events, 100), trial.UPLOADERS)
     trial.post(peer, clients)
     return _drained(peer, trial.ids_of(clients), systems)
 

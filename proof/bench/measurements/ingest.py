@@ -65,7 +65,7 @@ def _postgres_alone(systems: Systems, events: int) -> Trial:
     ours = systems[OURS]
     ours.rows.clear()
     bodies = traffic.bodies(events, BATCH_EVENTS)
-    lines = [f"[{','.join(map(traffic.received, body))}]" for body in bodies]
+    lines = [f"[{','.join(map(traffic.as_received, body))}]" for body in bodies]
     argv = [sys.executable, "-m", "proof.bench.peers.bare_postgres"]
     environment = inherited_environment(DATABASE_URL=systems.nodes.postgres.url(HISTORY))
     writers = [
