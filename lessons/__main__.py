@@ -12,12 +12,12 @@ from pathlib import Path
 
 import click
 
-from flixtrail.commands.options import state_option
 from lessons.harness import book, output
 from lessons.harness.broker import Broker, running
 from lessons.harness.errors import Skipped
 from lessons.harness.events import Event
 from local.errors import DemoError
+from local.state_option import state_option
 
 
 @click.command()

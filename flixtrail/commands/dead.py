@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flixtrail.commands.options import Group, state_option
+from flixtrail.commands.options import Group
 from local.errors import DemoError, WrongSetting
 from local.pasteable_commands import flixtrail_command
 from local.printable import quantity, visible, visible_lines
+from local.state_option import state_option
 from local.suggestions import did_you_mean
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import click
 
-from flixtrail.commands.options import Number, confirm, state_option
+from flixtrail.commands.options import Number, confirm
 from local.errors import DemoError, WrongSetting
 from local.printable import quantity, visible
+from local.state_option import state_option
 
 
 @click.command()

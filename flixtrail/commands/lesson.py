@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flixtrail.commands.options import Number, state_option
+from flixtrail.commands.options import Number
 from local.errors import DemoError, WrongSetting
 from local.pasteable_commands import cd_command, flixtrail_command, python_command
+from local.state_option import state_option
 from local.suggestions import did_you_mean
 
 if TYPE_CHECKING:

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import math
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
 from local.errors import WrongSetting
 from local.suggestions import did_you_mean
-
-state_option = click.option(
-    "--state",
-    envvar="STATE",
-    default="var",
-    show_default="./var",
-    type=click.Path(path_type=Path),
-    help="The state folder of the demo.  [env: STATE]",
-)
 
 
 def confirm(question: str, consequence: str = "") -> None:

@@ -15,9 +15,10 @@ from uuid import UUID
 import click
 
 from flixtrail.commands.erase import history_database_url
-from flixtrail.commands.options import Group, confirm, state_option
+from flixtrail.commands.options import Group, confirm
 from local.errors import DemoError
 from local.printable import quantity
+from local.state_option import state_option
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

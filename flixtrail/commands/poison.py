@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flixtrail.commands.options import state_option
 from local.errors import DemoError
 from local.pasteable_commands import flixtrail_command
+from local.state_option import state_option
 from service.waiting import wait_until
 
 if TYPE_CHECKING:

@@ -17,10 +17,11 @@ from uuid import uuid4
 
 import click
 
-from flixtrail.commands.options import Number, state_option
+from flixtrail.commands.options import Number
 from local.errors import DemoError
 from local.pasteable_commands import flixtrail_command
 from local.printable import quantity, visible
+from local.state_option import state_option
 from service.waiting import wait_for_count, wait_until
 
 if TYPE_CHECKING:

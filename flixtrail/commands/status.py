@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from flixtrail.commands.options import state_option
 from local.printable import visible
+from local.state_option import state_option
 
 WIDTH_IN_A_PIPE = 250
 #: The password in an address. The table hides it; `--json` shows it, because programs need it.

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flixtrail.commands.options import state_option
 from local.errors import WrongSetting
+from local.state_option import state_option
 
 if TYPE_CHECKING:
     from local.state import State

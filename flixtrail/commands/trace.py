@@ -17,9 +17,9 @@ from uuid import UUID
 import click
 
 from flixtrail.commands.erase import history_database_url
-from flixtrail.commands.options import state_option
 from local.errors import NotRunning
 from local.printable import quantity, visible
+from local.state_option import state_option
 
 if TYPE_CHECKING:
     from local.log_lines import Log

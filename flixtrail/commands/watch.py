@@ -17,13 +17,13 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from flixtrail.commands.options import state_option
 from local import view_counts
 from local.errors import BrokerUnreachable, SupervisorUnreachable
 from local.printable import quantity
 from local.queue import Queue, QueueFigures
 from local.running_demo import RunningDemo, Worker
 from local.state import State
+from local.state_option import state_option
 from local.unacknowledged import FrozenWorker, frozen_workers, record_frozen, reported_by
 from streaming_app.recording.outbox import waiting_in
 

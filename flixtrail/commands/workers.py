@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from flixtrail.commands.options import Group, Name, state_option
+from flixtrail.commands.options import Group, Name
 from local import service_parts
 from local.errors import DemoError
 from local.pasteable_commands import flixtrail_command
@@ -23,6 +23,7 @@ from local.processes import process_tree, signal_all
 from local.queue import VISIBILITY_TIMEOUT_S
 from local.running_demo import RunningDemo, Worker
 from local.state import State
+from local.state_option import state_option
 from local.unacknowledged import FrozenWorker, Unacknowledged, record_frozen, unacknowledged_by
 from service.waiting import wait_until
 
