@@ -50,7 +50,7 @@ event that was sent is in the table.
 P1  bodies of 500 events         P1b  ... and the database alone
 P2  single events, 64 clients    P2b  ... and a route that does nothing
 P3  one worker drains a backlog  P3b  ... of one event a task
-P4  from accepted to visible     P5   video ranges, beside nginx
+P4  from a request to its row    P5   video ranges, beside nginx
 P6  1, 2, 4, 8 workers           P7   with 10,000,000 rows there
 P8  memory over 2,000,000        P9   dramatiq and celery-batches in P1 to P3
 

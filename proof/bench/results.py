@@ -42,7 +42,10 @@ class Series(msgspec.Struct, kw_only=True):
 
     def add(self, value: float, cpu_us: dict[str, float] | None = None) -> None:
         self.values.append(value)
-        for group, cost in (cpu_us or {}).items():
+        self.add_cost(cpu_us or {})
+
+    def add_cost(self, cpu_us: dict[str, float]) -> None:
+        for group, cost in cpu_us.items():
             self.cpu_us.setdefault(group, []).append(cost)
 
 

@@ -1,7 +1,8 @@
 """The publisher: one thread in each process sends view events to the broker, many requests in one message.
 
-This is group commit. Requests that arrive while a message is in flight, or within 10 ms of the last message, share the
-next one. A quiet service sends one event in each task, at once; a busy one sends hundreds.
+This is group commit. Requests that arrive while a message is in flight share the next one. Under load, requests that
+arrive within 10 ms of the last message do so, too. A quiet service sends one event in each task, at once; a busy one
+sends hundreds.
 
 Events that the broker does not confirm in time (`deadlines`) go to the outbox, and are sent from there later
 (`outbox_drain`). A circuit breaker (`circuit_breaker`) keeps requests from waiting for a broker that does not answer.
@@ -32,10 +33,13 @@ log = structlog.get_logger(__name__)
 #: Events in one message at most. A larger batch gains little, and its redelivery repeats more. One request (up to 1,000
 #: events) is never split.
 BATCH_EVENTS = 2_000
-#: Seconds between two messages while there are events to send. Requests that arrive meanwhile share the next message: a
-#: message costs the broker, the worker and the database a millisecond each, with one event or with fifty. After a
-#: pause, the first message does not wait.
+#: Seconds between two messages under load. Requests that arrive meanwhile share the next message: a message costs the
+#: broker, the worker and the database a millisecond each, with one event or with fifty.
 PACE_S = 0.01
+#: It is load if so many requests per second come, counted over LOAD_WINDOW_S: four in PACE_S. With fewer there is
+#: hardly anything to gather, and a request would wait for nothing.
+LOAD_REQUESTS_PER_S = 400
+LOAD_WINDOW_S = 0.1
 #: Events that may wait. At 250 ms per request, more than this cannot be sent in time anyway.
 WAITING_EVENTS = 50_000
 #: Seconds between two checks of the connection while the thread is idle.
@@ -75,6 +79,8 @@ class Publisher:
         self._deadlines = deadlines.Deadlines(outbox, self._breaker, lock, clock)
         self._drain = OutboxDrain(outbox, self._breaker, clock)
         self._sent_at = float("-inf")
+        self._under_load = False
+        self._window_at, self._window_requests = clock(), 0
         self._confirms = 0
         self._refusal = ""
         self._begun = False
@@ -171,7 +177,8 @@ class Publisher:
                 self._changed.wait(IDLE_S if self._link.connected else RETRY_S)
             if not self._waiting:
                 return None if self._stopping else []
-            self._changed.wait_for(self._is_full, timeout=self._sent_at + PACE_S - self._clock())
+            if self._under_load:
+                self._changed.wait_for(self._is_full, timeout=self._sent_at + PACE_S - self._clock())
             self._sent_at = self._clock()
             batch: list[PendingRequest] = []
             size = 0
@@ -182,7 +189,16 @@ class Publisher:
                 if request.deadline > self._clock():
                     batch.append(request)
                     size += len(request.events)
+            self._measure_load(len(batch))
             return batch
+
+    def _measure_load(self, requests: int) -> None:
+        """Count the requests of a message, and find out at the end of each window whether there is load."""
+        self._window_requests += requests
+        window_s = self._clock() - self._window_at
+        if window_s >= LOAD_WINDOW_S:
+            self._under_load = self._window_requests >= LOAD_REQUESTS_PER_S * window_s
+            self._window_at, self._window_requests = self._clock(), 0
 
     def _is_full(self) -> bool:
         return self._count >= BATCH_EVENTS or self._stopping
