@@ -17,7 +17,7 @@ from flask import Request, Response
 from itsdangerous import BadData, URLSafeTimedSerializer
 
 from streaming_app.access.csrf import is_cross_site, is_same_site, page_token
-from streaming_app.access.revocation import ID_DIGITS, Revoked, old_id
+from streaming_app.access.revocation import ID_DIGITS, Revoked, id_of_old_token
 from view_events.event import is_viewer
 
 log = structlog.get_logger(__name__)
@@ -36,7 +36,7 @@ CLOCK_SKEW_S = 300
 LATEST = float("inf")
 #: Seconds for which the result of checking a token is cached. The cache keeps the tokens that are used most.
 CHECKED_EVERY_S = 60
-REMEMBERED = 4_096
+CACHED_TOKENS = 4_096
 #: Hexadecimal digits of a page's token: 128 bits.
 PAGE_TOKEN_DIGITS = 32
 #: At most this many characters of a header are logged.
@@ -86,7 +86,7 @@ class Tokens:
         self._behind_proxy = behind_proxy
         self._revoked = Revoked(revoked)
         self._warned = False
-        self._remembered = lru_cache(REMEMBERED)(self._read)
+        self._cached_read = lru_cache(CACHED_TOKENS)(self._read)
 
     def viewer(self, viewer_id: str, expires_in: timedelta | None = None) -> str:
         """Make a bearer token that records and reads for one viewer. Raises ValueError if the viewer id is invalid."""
@@ -106,7 +106,7 @@ class Tokens:
 
     def read(self, token: str) -> Caller:
         """Read a bearer token and return its caller. Raises AuthError (401) if it is invalid."""
-        found = self._remembered(token, int(time()) // CHECKED_EVERY_S)
+        found = self._cached_read(token, int(time()) // CHECKED_EVERY_S)
         if time() > found.until:
             raise AuthError(401, "The bearer token has expired. `flixtrail token` makes one.")
         if found.token_id in self._revoked:
@@ -128,7 +128,7 @@ class Tokens:
             raise AuthError(401, "The bearer token names nobody: expected 1 to 128 characters, no control characters.")
         until = min(claims.get("until", LATEST), signed_at.timestamp() + MAX_AGE_S)
         caller = Caller(claims.get("viewer"), bool(claims.get("ingest")))
-        return Token(caller, claims.get("id") or old_id(token), until)
+        return Token(caller, claims.get("id") or id_of_old_token(token), until)
 
     def caller(self, request: Request) -> Caller:
         """Return who sent this request. Raises AuthError: 401 if unknown, 403 if a cookie came from another site's
@@ -144,30 +144,32 @@ class Tokens:
             raise AuthError(403, NOT_OUR_PAGE)
         return Caller(cookie.viewer_id, by_cookie=True)
 
-    def welcome(self, request: Request, may_be_new: Callable[[Request], None] = lambda _: None) -> Welcome:
+    def page_viewer(self, request: Request, allow_new: Callable[[Request], None] = lambda _: None) -> PageViewer:
         """Return the viewer who opens a page. Makes a new viewer if there is no cookie, and renews an old cookie.
 
-        `may_be_new` is called before a new viewer is made. To forbid it, it raises an exception, which the caller gets.
+        `allow_new` is called before a new viewer is made. To forbid it, it raises an exception, which the caller gets.
         """
         cookie = self._cookie_of(request)
         if cookie is None:
-            may_be_new(request)
+            allow_new(request)
         # Over https the cookie is renewed every time: the request does not say whether the browser would also send it
         # over http.
         if cookie and not request.is_secure and datetime.now(UTC) - cookie.signed_at < RENEW_AFTER:
-            return Welcome(cookie.viewer_id, None)
+            return PageViewer(cookie.viewer_id, None)
         viewer_id = cookie.viewer_id if cookie else str(uuid4())
         name = cookie.name if cookie and not request.is_secure else COOKIE
-        return Welcome(viewer_id, name, self._signed(viewer_id), is_secure=request.is_secure)
+        return PageViewer(viewer_id, name, self._signed(viewer_id), is_secure=request.is_secure)
 
-    def welcome_again(self, request: Request, may_be_new: Callable[[Request], None] = lambda _: None) -> Welcome:
+    def page_viewer_without_cookie(
+        self, request: Request, allow_new: Callable[[Request], None] = lambda _: None
+    ) -> PageViewer:
         """Return the viewer of a page whose cookie did not come back. The browser may have refused it (see
         PLAIN_COOKIE).
         """
-        welcome = self.welcome(request, may_be_new)
+        viewer = self.page_viewer(request, allow_new)
         if request.is_secure or self._cookie_of(request):
-            return welcome
-        return Welcome(welcome.viewer_id, PLAIN_COOKIE, welcome.value)
+            return viewer
+        return PageViewer(viewer.viewer_id, PLAIN_COOKIE, viewer.value)
 
     def page_token(self, viewer_id: str) -> str:
         """Make the token that a page of this viewer sends with its requests. It is useless without the
@@ -230,7 +232,7 @@ class Cookie:
 
 
 @dataclass(frozen=True, slots=True)
-class Welcome:
+class PageViewer:
     """The viewer of a page, and the cookie to set. `name` is None if the browser has a fresh cookie."""
 
     viewer_id: str

@@ -15,10 +15,10 @@ log = structlog.get_logger(__name__)
 ID_DIGITS = 12
 ID = re.compile(rf"[0-9a-f]{{{ID_DIGITS}}}")
 #: Seconds after which the file is checked for changes again.
-LOOK_AGAIN_S = 1.0
+CHECK_EVERY_S = 1.0
 
 
-def old_id(token: str) -> str:
+def id_of_old_token(token: str) -> str:
     """Make an id for a token that contains none. Tokens of earlier versions contain none."""
     return sha256(token.encode()).hexdigest()[:ID_DIGITS]
 
@@ -35,16 +35,16 @@ class Revoked:
     def __init__(self, setting: str = "") -> None:
         self._path = Path(setting) if "/" in setting else None
         self._ids = frozenset() if self._path else ids_in(setting)
-        self._look_at = 0.0
+        self._check_at = 0.0
         self._stamp: object = None
 
     def __contains__(self, token_id: str) -> bool:
-        if self._path and monotonic() >= self._look_at:
-            self._look_at = monotonic() + LOOK_AGAIN_S
-            self._look(self._path)
+        if self._path and monotonic() >= self._check_at:
+            self._check_at = monotonic() + CHECK_EVERY_S
+            self._check(self._path)
         return token_id in self._ids
 
-    def _look(self, path: Path) -> None:
+    def _check(self, path: Path) -> None:
         try:
             status = path.stat()
             stamp = status.st_mtime_ns, status.st_size, status.st_ino

@@ -70,9 +70,9 @@ def page() -> Response:
     other sites cannot read the answer.
     """
     tokens = services().tokens
-    welcome = tokens.welcome_again(request, services().limits.new_viewer)
-    response = jsonify(page_token=tokens.page_token(welcome.viewer_id))
-    welcome.set_cookie(response)
+    viewer = tokens.page_viewer_without_cookie(request, services().limits.new_viewer)
+    response = jsonify(page_token=tokens.page_token(viewer.viewer_id))
+    viewer.set_cookie(response)
     return response
 
 

@@ -71,7 +71,7 @@ def about() -> Response:
     return _page("about.html", flower_page=settings.flower_page, rabbitmq_page=settings.rabbitmq_page)
 
 
-def not_here(status: int, detail: str) -> Response:
+def error_page(status: int, detail: str) -> Response:
     """Show an error page for a person: the address leads nowhere, or the request failed."""
     return _page("problem.html", status, heading=HTTPStatus(status).phrase, detail=detail)
 
@@ -113,19 +113,19 @@ def clock(seconds: float | None) -> str:
 def _page(template: str, status: int = HTTPStatus.OK, **values: object) -> Response:
     tokens = services().tokens
     try:
-        welcome = tokens.welcome(request, services().limits.new_viewer)
+        viewer = tokens.page_viewer(request, services().limits.new_viewer)
     except TooMany:
-        welcome = None  # the page then requests `GET /api/page`, and says why nothing is recorded
+        viewer = None  # the page then requests `GET /api/page`, and says why nothing is recorded
     page = render_template(
         template,
         server_time=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        page_token=tokens.page_token(welcome.viewer_id) if welcome else "",
+        page_token=tokens.page_token(viewer.viewer_id) if viewer else "",
         finished_at=services().settings.finished_at,
         **values,
     )
     response = make_response(page, status, PAGE_HEADERS)
     # A page belongs to the viewer in its cookie.
     response.vary.add("Cookie")
-    if welcome:
-        welcome.set_cookie(response)
+    if viewer:
+        viewer.set_cookie(response)
     return response

@@ -42,7 +42,7 @@ def install(app: Flask) -> None:
     @app.errorhandler(HTTPException)
     def _http(error: HTTPException) -> Response:
         status, detail = error.code or 500, error.description or ""
-        response = _for_people(status, detail) if _is_person() else problem(status, detail)
+        response = _error_page(status, detail) if _wants_html() else problem(status, detail)
         for name, value in error.get_headers():
             if name not in {"Content-Type", "Content-Length"}:
                 response.headers[name] = value
@@ -54,7 +54,7 @@ def install(app: Flask) -> None:
         return problem(500, "Something went wrong here; it has been logged.")
 
 
-def _is_person() -> bool:
+def _wants_html() -> bool:
     """Return whether a browser asks for a page. Programs and scripts get problems, also those that accept anything
     (`*/*`).
     """
@@ -64,7 +64,7 @@ def _is_person() -> bool:
     return accepted["text/html"] > max(accepted["application/problem+json"], accepted["application/json"])
 
 
-def _for_people(status: int, detail: str) -> Response:
-    from streaming_app.routes.pages import not_here
+def _error_page(status: int, detail: str) -> Response:
+    from streaming_app.routes.pages import error_page
 
-    return not_here(status, detail)
+    return error_page(status, detail)

@@ -44,7 +44,7 @@ def a_request(
 def set_cookies(request: Request, *, again: bool = False) -> SimpleCookie:
     """What the browser that opens this page is told to keep."""
     response = Response()
-    (TOKENS.welcome_again if again else TOKENS.welcome)(request).set_cookie(response)
+    (TOKENS.page_viewer_without_cookie if again else TOKENS.page_viewer)(request).set_cookie(response)
     return SimpleCookie(response.headers.get("Set-Cookie"))
 
 
@@ -282,7 +282,7 @@ def test_tokens_are_revoked_one_by_one_also_old_ones() -> None:
 def test_a_list_in_a_file_is_read_again_when_it_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "revoked"
     tokens, token = Tokens(SECRET, revoked=str(path)), TOKENS.viewer("alice")
-    monkeypatch.setattr("streaming_app.access.revocation.LOOK_AGAIN_S", 0)
+    monkeypatch.setattr("streaming_app.access.revocation.CHECK_EVERY_S", 0)
     assert tokens.read(token) == Caller("alice")
     path.write_text(f"# lost on a train\n{TOKENS.token_id(token)}  # alice's\nnonsense\n")
     with pytest.raises(AuthError, match="was revoked"):
