@@ -33,16 +33,16 @@ from streaming_app.videos.byte_ranges import METHODS
 log = structlog.get_logger(__name__)
 
 STREAM_PATH = re.compile(r"/videos/(?P<video_id>[A-Za-z0-9._-]{1,128})/stream")
-#: Maximum bytes of a request body that Flask gets: the limit of `POST /api/views`.
-BODY_BYTES = 1024 * 1024
+#: Maximum bytes of a request body: 1,000 events of 1 kB. An event usually takes a third of that.
+MAX_BODY_BYTES = 1024 * 1024
 #: A body that is too large is read and discarded up to this size. Otherwise the connection would close while the client
 #: is still sending, and the client would never read the reason. Beyond this size, the connection is closed.
 DISCARDED_BODY_BYTES = 8 * 1024 * 1024
 #: A request with views up to this size is decoded and checked on the event loop. Fifty views take half a millisecond;
 #: the worst bodies that are refused take two.
-AT_ONCE_BYTES = 16 * 1024
+ON_LOOP_BODY_BYTES = 16 * 1024
 #: The same limit for headers and address. A browser sends one kilobyte.
-AT_ONCE_HEAD_BYTES = 8 * 1024
+ON_LOOP_HEAD_BYTES = 8 * 1024
 #: Threads that open video files. An open takes a hundredth of a millisecond, unless a share hangs.
 OPENING_THREADS = 4
 #: Seconds within which a body must arrive. A slow client blocks no thread, but it must not keep its connection for
@@ -50,7 +50,7 @@ OPENING_THREADS = 4
 BODY_TIMEOUT_S = 30
 
 
-class Refused(Exception):
+class BodyRefused(Exception):
     """A request whose body is not read. `status` says why."""
 
     def __init__(self, status: HTTPStatus, detail: str) -> None:
@@ -68,25 +68,25 @@ class App:
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         configure(self._settings)
         metrics.streaming()  # now, so that counters start at 0 before the first event
-        self.adopt(create_app(self._settings, self._buckets), loop)
+        self.prepare(create_app(self._settings, self._buckets), loop)
         self._services.publisher.start()
         # Read the folder now, so that the first viewer need not wait for it.
-        threading.Thread(target=self._services.catalogue.videos, name="first look", daemon=True).start()
+        threading.Thread(target=self._services.catalogue.videos, name="first scan", daemon=True).start()
         shutdown.watch(last_words=self._services.publisher.stop)
         garbage_collection.collect_rarely()
 
-    def adopt(self, flask: Flask, loop: asyncio.AbstractEventLoop) -> None:
-        """Serve this Flask app on this event loop."""
+    def prepare(self, flask: Flask, loop: asyncio.AbstractEventLoop) -> None:
+        """Get ready to serve this Flask app on this event loop."""
         self._flask = flask
         self._services: Services = flask.extensions["flixtrail"]
-        self._threads = ThreadPoolExecutor(self._settings.web_threads, thread_name_prefix="flask")
-        self._files = ThreadPoolExecutor(OPENING_THREADS, thread_name_prefix="files")
+        self._flask_threads = ThreadPoolExecutor(self._settings.web_threads, thread_name_prefix="flask")
+        self._file_threads = ThreadPoolExecutor(OPENING_THREADS, thread_name_prefix="files")
         self._loop = loop
-        self._bell = Bell(loop)
+        self._waker = LoopWaker(loop)
 
     def __rsgi_del__(self, _loop: asyncio.AbstractEventLoop) -> None:
         # All requests have ended, so every 202 has been sent. A request that still waits has no promise.
-        self._threads.shutdown()
+        self._flask_threads.shutdown()
         self._services.publisher.stop(shutdown.LAST_WORDS_S)
 
     async def __rsgi__(self, scope: Scope, proto: HTTPProtocol) -> None:
@@ -95,21 +95,21 @@ class App:
                 await self._stream(match["video_id"], scope, proto)
                 return
             body = await _body(scope, proto)
-            later = None
-            if scope.path == record.PATH and len(body) <= AT_ONCE_BYTES and _has_small_head(scope):
+            deferral = None
+            if scope.path == record.PATH and len(body) <= ON_LOOP_BODY_BYTES and _has_small_head(scope):
                 # Handing the request to a thread would take longer than answering it here.
-                later = self._run_flask(scope, proto, body, wsgi.Later(may_wait=False))
-            if later is None or later.again:
-                later = await self._loop.run_in_executor(
-                    self._threads, self._run_flask, scope, proto, body, wsgi.Later(may_wait=True)
+                deferral = self._run_flask(scope, proto, body, wsgi.Deferral(may_block=False))
+            if deferral is None or deferral.needs_thread:
+                deferral = await self._loop.run_in_executor(
+                    self._flask_threads, self._run_flask, scope, proto, body, wsgi.Deferral(may_block=True)
                 )
-            if later.answer is not None:
-                await self._bell.ended(later.answer.safe)
-                proto.response_bytes(*later.answer.reply())
-        except Refused as refused:
+            if deferral.answer is not None:
+                await self._waker.when_done(deferral.answer.safe)
+                proto.response_bytes(*deferral.answer.reply())
+        except BodyRefused as refused:
             answer = problem(refused.status, str(refused))
             if (scope.method, scope.path) == ("POST", record.PATH):
-                answer = record.answered(answer, tracing.trace_id(scope.headers.get("traceparent")))
+                answer = record.count_and_trace(answer, tracing.trace_id(scope.headers.get("traceparent")))
             _send(proto, answer)
         except ProtocolClosed:
             log.debug("client went away", path=scope.path)
@@ -123,11 +123,11 @@ class App:
             _send(proto, problem(*fault))
             return
         catalogue = self._services.catalogue
-        video = catalogue.at_hand(video_id)
+        video = catalogue.get_nowait(video_id)
         if video is None:  # possibly a new file: the folder has to be read
-            video = await self._loop.run_in_executor(self._threads, catalogue.get, video_id)
+            video = await self._loop.run_in_executor(self._flask_threads, catalogue.get, video_id)
         # Opened neither on the event loop nor in Flask's threads. So a share that hangs blocks only other streams.
-        file = await self._loop.run_in_executor(self._files, catalogue.open, video) if video else None
+        file = await self._loop.run_in_executor(self._file_threads, catalogue.open, video) if video else None
         if video is None or file is None:
             _send(proto, refusal(video_id, None))
             return
@@ -142,68 +142,69 @@ class App:
             proto.response_file_range(reply.status, headers, file.path, reply.start, reply.end)
         if reply.start != reply.end:
             metrics.streaming().video_bytes.labels(reply.sent_by).inc(reply.end - reply.start)
-            self._note(scope, video_id)  # after the bytes have been started, so that they never wait for the history
+            # After the bytes have been started, so that they never wait for the history.
+            self._record_stream_view(scope, video_id)
 
-    def _note(self, scope: Scope, video_id: str) -> None:
+    def _record_stream_view(self, scope: Scope, video_id: str) -> None:
         authorization = scope.headers.get("authorization")
         if authorization and not wsgi.has_parameter(scope.query_string, "playback"):
             self._services.stream_views.note(authorization, video_id)
 
-    def _run_flask(self, scope: Scope, proto: HTTPProtocol, body: bytes, later: wsgi.Later) -> wsgi.Later:
-        """Answer the request, unless Flask left the answer, or the wish to run again, in `later`."""
-        status, headers, content = wsgi.run(self._flask, scope, body, later)
-        if later.answer is None and not later.again:
+    def _run_flask(self, scope: Scope, proto: HTTPProtocol, body: bytes, deferral: wsgi.Deferral) -> wsgi.Deferral:
+        """Answer the request, unless Flask defers its answer, or has to run again in a thread."""
+        status, headers, content = wsgi.run(self._flask, scope, body, deferral)
+        if deferral.answer is None and not deferral.needs_thread:
             proto.response_bytes(status, headers, content)
-        return later
+        return deferral
 
 
-class Bell:
+class LoopWaker:
     """Wakes the event loop when futures end in other threads. Futures that end together wake it once."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._ended: deque[asyncio.Future[None]] = deque()
-        self._rung = False
+        self._done: deque[asyncio.Future[None]] = deque()
+        self._is_woken = False
 
-    def ended(self, future: Future[None]) -> asyncio.Future[None]:
+    def when_done(self, future: Future[None]) -> asyncio.Future[None]:
         """Return an asyncio future that ends when `future` has ended, with or without an error."""
         waiter = self._loop.create_future()
-        future.add_done_callback(lambda _: self._ring(waiter))
+        future.add_done_callback(lambda _: self._add(waiter))
         return waiter
 
-    def _ring(self, waiter: asyncio.Future[None]) -> None:
-        self._ended.append(waiter)
-        if not self._rung:
-            self._rung = True
+    def _add(self, waiter: asyncio.Future[None]) -> None:
+        self._done.append(waiter)
+        if not self._is_woken:
+            self._is_woken = True
             self._loop.call_soon_threadsafe(self._wake)
 
     def _wake(self) -> None:
-        self._rung = False  # first, so that a future that ends from now on wakes the loop again
-        while self._ended:
-            waiter = self._ended.popleft()
+        self._is_woken = False  # first, so that a future that ends from now on wakes the loop again
+        while self._done:
+            waiter = self._done.popleft()
             if not waiter.done():  # its request may have been cancelled
                 waiter.set_result(None)
 
 
 async def _body(scope: Scope, proto: HTTPProtocol) -> bytes:
-    """Read the whole body. Raises Refused if it is too large, too slow or of unknown length, and ProtocolClosed."""
+    """Read the whole body. Raises BodyRefused if it is too large, too slow or of unknown length, and ProtocolClosed."""
     if "transfer-encoding" in scope.headers:
         # Without a length, a body that breaks off looks complete. Half of it might be recorded.
-        raise Refused(HTTPStatus.LENGTH_REQUIRED, "Send a Content-Length.")
+        raise BodyRefused(HTTPStatus.LENGTH_REQUIRED, "Send a Content-Length.")
     length = int(scope.headers.get("content-length", "0"))
     if not length:
         return b""
-    too_large = Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A body has {BODY_BYTES} bytes at the most.")
+    too_large = BodyRefused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A body has {MAX_BODY_BYTES} bytes at the most.")
     if length > DISCARDED_BODY_BYTES:
         raise too_large
     try:
         async with asyncio.timeout(BODY_TIMEOUT_S):
-            if length <= BODY_BYTES:
+            if length <= MAX_BODY_BYTES:
                 return await proto()
             async for _chunk in proto:
                 pass
     except TimeoutError:
-        raise Refused(HTTPStatus.REQUEST_TIMEOUT, f"The body was not here within {BODY_TIMEOUT_S} s.") from None
+        raise BodyRefused(HTTPStatus.REQUEST_TIMEOUT, f"The body was not here within {BODY_TIMEOUT_S} s.") from None
     raise too_large
 
 
@@ -213,7 +214,7 @@ def _host(scope: Scope) -> str | None:
 
 
 def _has_small_head(scope: Scope) -> bool:
-    return len(scope.query_string) + sum(map(len, scope.headers.values())) <= AT_ONCE_HEAD_BYTES
+    return len(scope.query_string) + sum(map(len, scope.headers.values())) <= ON_LOOP_HEAD_BYTES
 
 
 def _send(proto: HTTPProtocol, response: Response) -> None:

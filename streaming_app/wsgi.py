@@ -14,10 +14,10 @@ from flask import Response
 from granian.rsgi import Scope
 
 #: Headers that CGI names without HTTP_ in front.
-PLAIN = {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH"}
+CGI_NAMES = {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH"}
 
-#: Key of the environment. Its value is a Later.
-LATER = "flixtrail.later"
+#: Key of the environment. Its value is a Deferral.
+DEFERRAL = "flixtrail.deferral"
 
 
 #: Status, headers and the whole content of an answer.
@@ -33,36 +33,39 @@ class DeferredAnswer(Protocol):
 
 
 @dataclass(slots=True)
-class Later:
-    """How an application answers later, without blocking its thread. The application then returns UNSENT."""
+class Deferral:
+    """How an application answers later, without blocking its thread. The application then returns DEFERRED."""
 
     #: Whether the application may block this thread for a moment.
-    may_wait: bool
-    #: True: the application would have to wait, but must not. Run it again in a thread where it may.
-    again: bool = False
+    may_block: bool
+    #: True: the application would have to block, but must not. Run it again in a thread where it may.
+    needs_thread: bool = False
     #: The answer to send when it is known.
     answer: DeferredAnswer | None = None
 
 
-class _Unsent(Response):
+class _Deferred(Response):
     def __call__(self, _environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         start_response("202 Accepted", [])
         return ()
 
 
 #: Returned instead of an answer that comes later. Shared by all requests, so it must not be changed.
-UNSENT = _Unsent()
+DEFERRED = _Deferred()
 
 
-def run(app: WSGIApplication, scope: Scope, body: bytes, later: Later | None = None) -> Reply:
-    """Run the application and return its answer. `later`: see LATER."""
+def run(app: WSGIApplication, scope: Scope, body: bytes, deferral: Deferral) -> Reply:
+    """Run the application and return its answer.
+
+    The answer counts only if the application did not set `deferral.answer` or `deferral.needs_thread`.
+    """
     started: list[Any] = []
 
     def start_response(status: str, headers: list[tuple[str, str]], _exc_info: Any = None) -> Callable[[bytes], object]:
         started[:] = int(status.split(" ", 1)[0]), headers
         return lambda _content: None
 
-    answer = app({**environ(scope, body), LATER: later}, start_response)
+    answer = app({**environ(scope, body), DEFERRAL: deferral}, start_response)
     try:
         content = b"".join(answer)
     finally:
@@ -94,7 +97,7 @@ def environ(scope: Scope, body: bytes) -> dict[str, Any]:
         "wsgi.run_once": False,
     }
     for name, value in scope.headers.items():
-        key = PLAIN.get(name) or f"HTTP_{name.upper().replace('-', '_')}"
+        key = CGI_NAMES.get(name) or f"HTTP_{name.upper().replace('-', '_')}"
         # Repeated headers are joined with a comma (RFC 9110, 5.3), cookies with a semicolon.
         separator = "; " if name == "cookie" else ","
         result[key] = f"{result[key]}{separator}{value}" if key in result else value

@@ -33,7 +33,7 @@ def readyz() -> Response:
 
     Not ready before the folder of videos has been read for the first time: until then no video id can be checked.
     """
-    if not services().catalogue.has_looked:
+    if not services().catalogue.has_scanned:
         return problem(503, "The folder of videos is being looked at for the first time.", {"Retry-After": "1"})
     if services().publisher.ready:
         return jsonify(status="ready")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -15,7 +15,7 @@ from flask import Blueprint, Response, g, request
 from service import metrics, tracing
 from service.safe_headers import NO_SNIFFING
 from streaming_app import wsgi
-from streaming_app.dependencies import Services, services
+from streaming_app.dependencies import services
 from streaming_app.recording.errors import NotJson, TooMany, Unprocessable
 from streaming_app.recording.request import check, decode
 from streaming_app.routes.problems import problem, too_many
@@ -25,8 +25,6 @@ blueprint = Blueprint("views", __name__)
 
 PATH = "/api/views"
 NDJSON = "application/x-ndjson"
-#: Bytes in one request: 1,000 events of 1 kB. An event usually takes a third of that.
-MAX_BODY_BYTES = 1024 * 1024
 #: Seconds after which a client should send again if the answer is 503.
 RETRY_AFTER_S = 1
 
@@ -36,42 +34,47 @@ def record() -> Response:
     """Record the events of a request. 202 when every event is safe, with the broker or in the outbox. Otherwise a
     problem, which promises nothing for any event.
 
-    Under `rsgi` no thread waits: the answer is put into the request's environment and sent later.
+    No thread waits for 202 or 503: `rsgi` sends the RecordAnswer when it is known. If the thread must not block and a
+    video is unknown, `rsgi` runs this again in a thread that may. Other problems are returned at once.
     """
-    later: wsgi.Later | None = request.environ.get(wsgi.LATER)
+    deferral: wsgi.Deferral = request.environ[wsgi.DEFERRAL]
     parts = services()
-    may_wait = later is None or later.may_wait
+    caller = parts.tokens.caller(request)
+    if detail := _wrong_content_type():
+        return problem(415, detail)
+    knows = parts.catalogue.knows if deferral.may_block else parts.catalogue.knows_nowait
+    undecided: set[str] = set()
+
+    def known(video_id: str) -> bool:
+        answer = knows(video_id)
+        if answer is None:
+            undecided.add(video_id)
+        return answer is not False
+
+    limit = parts.limits.events_of_request(caller)
     try:
-        found = _record(parts, parts.catalogue.knows if may_wait else parts.catalogue.knows_at_hand)
-    except VideoUnknownNow as unknown:
-        if later and not may_wait:
-            later.again = True  # possibly a new video: the folder has to be read
-            return wsgi.UNSENT
-        return _send_again("the library cannot be read just now", event_ids(unknown.events))
-    if isinstance(found, Response):
-        return found
-    answer = Answer(found, parts.publisher.submit(found), g.trace_id, g.began)
-    if later:
-        later.answer = answer
-        return wsgi.UNSENT
-    wait([answer.safe])
-    status, headers, content = answer.reply()
-    return Response(content, status, headers)
-
-
-class VideoUnknownNow(Exception):
-    """The `events` are valid, but whether their videos exist is unknown at the moment. Raised by `_record`.
-
-    Answered with 503. A view must not be refused for good only because a share is away or still being read.
-    """
-
-    def __init__(self, events: Sequence[ViewEvent]) -> None:
-        super().__init__(events)
-        self.events = events
+        views = decode(request.get_data(cache=False), lines=request.mimetype == NDJSON, limit=limit)
+        events = check(views, caller, datetime.now(UTC), known, g.trace_id, duration_s=parts.catalogue.duration_s)
+    except (NotJson, Unprocessable) as error:
+        if caller.by_cookie:
+            parts.limits.count(caller, request, 1)  # counts as one event: it costs work, although nothing is recorded
+        return _invalid(error)
+    if undecided:
+        if not deferral.may_block:
+            deferral.needs_thread = True  # possibly a new video: the folder has to be read
+            return wsgi.DEFERRED
+        # The views are not refused for good only because a share is away or still being read.
+        return _send_again("the library cannot be read just now", event_ids(events))
+    try:
+        parts.limits.count(caller, request, len(events))
+    except TooMany as error:
+        return too_many(error, event_ids=event_ids(events))
+    deferral.answer = RecordAnswer(events, parts.publisher.submit(events), g.trace_id, g.began)
+    return wsgi.DEFERRED
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RecordAnswer:
     """The answer to send when `safe` has ended."""
 
     events: Sequence[ViewEvent]
@@ -87,7 +90,7 @@ class Answer:
         reason = self.safe.exception()
         if reason is not None:
             response = _send_again(str(reason), ids)
-            answered(response, self.trace_id, self.began)
+            count_and_trace(response, self.trace_id, self.began)
             return response.status_code, response.headers.to_wsgi_list(), response.get_data()
         metrics.streaming().accepted.inc(len(ids))
         _count(HTTPStatus.ACCEPTED, self.began)
@@ -123,11 +126,11 @@ def _begin() -> None:
 def _end(response: Response) -> Response:
     if "began" not in g:  # a request for another host ended before `began` was set
         return response
-    is_answered = response is wsgi.UNSENT or tracing.HEADER in response.headers
-    return response if is_answered else answered(response, g.trace_id, g.began)
+    is_answered = response is wsgi.DEFERRED or tracing.HEADER in response.headers
+    return response if is_answered else count_and_trace(response, g.trace_id, g.began)
 
 
-def answered(response: Response, trace_id: str, began: float | None = None) -> Response:
+def count_and_trace(response: Response, trace_id: str, began: float | None = None) -> Response:
     """Count an answer and add its trace id. `rsgi` calls it, too, for answers that it gives before Flask."""
     _count(response.status_code, began)
     response.headers[tracing.HEADER] = trace_id
@@ -140,40 +143,15 @@ def _count(status: int, began: float | None) -> None:
     metrics.streaming().record_requests.labels(str(int(status))).inc()
 
 
-def _record(parts: Services, knows: Callable[[str], bool | None]) -> Response | list[ViewEvent]:
-    """Return the events of the request, or the error to answer with. Raises VideoUnknownNow if `knows` returns None."""
-    undecided: set[str] = set()
-
-    def known(video_id: str) -> bool:
-        answer = knows(video_id)
-        if answer is None:
-            undecided.add(video_id)
-        return answer is not False
-
-    caller = parts.tokens.caller(request)
+def _wrong_content_type() -> str | None:
     if request.mimetype not in {"application/json", NDJSON}:
-        return problem(415, f"Send application/json (an object or an array) or {NDJSON}.")
+        return f"Send application/json (an object or an array) or {NDJSON}."
     if request.headers.get("Content-Encoding", "identity") != "identity":
-        return problem(415, "Send the body as it is, without a Content-Encoding.")
-    request.max_content_length = MAX_BODY_BYTES
-    limit = parts.limits.events_of_request(caller)
-    try:
-        views = decode(request.get_data(cache=False), lines=request.mimetype == NDJSON, limit=limit)
-        events = check(views, caller, datetime.now(UTC), known, g.trace_id, duration_s=parts.catalogue.duration_at_hand)
-    except (NotJson, Unprocessable) as error:
-        if caller.by_cookie:
-            parts.limits.count(caller, request, 1)  # counts as one event: it costs work, although nothing is recorded
-        return _wrong(error)
-    if undecided:
-        raise VideoUnknownNow(events)
-    try:
-        parts.limits.count(caller, request, len(events))
-    except TooMany as error:
-        return too_many(error, event_ids=event_ids(events))
-    return events
+        return "Send the body as it is, without a Content-Encoding."
+    return None
 
 
-def _wrong(error: NotJson | Unprocessable) -> Response:
+def _invalid(error: NotJson | Unprocessable) -> Response:
     if isinstance(error, NotJson):
         return problem(400, str(error))
     errors = [asdict(fault) for fault in error.errors]

@@ -23,7 +23,7 @@ def install(app: Flask, hosts: Hosts) -> None:
 
     @app.after_request
     def _make_safe(response: Response) -> Response:
-        if response is not wsgi.UNSENT:
+        if response is not wsgi.DEFERRED:
             for name, value in SAFE_HEADERS.items():
                 response.headers.setdefault(name, value)
         return response

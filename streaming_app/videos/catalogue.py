@@ -107,7 +107,7 @@ class Catalogue:
         return self._folder
 
     @property
-    def has_looked(self) -> bool:
+    def has_scanned(self) -> bool:
         """Whether the folder has been read since the start, with or without success. Before that, no id
         can be checked.
         """
@@ -126,7 +126,7 @@ class Catalogue:
             self._look_again(older_than_s=FRESH_ON_MISS_S, and_read=True)
         return self._by_id.get(video_id)
 
-    def at_hand(self, video_id: str) -> Video | None:
+    def get_nowait(self, video_id: str) -> Video | None:
         """Like `get`, but never waits. So None may also mean "not known yet". For an event loop."""
         return self._by_id.get(video_id)
 
@@ -137,7 +137,7 @@ class Catalogue:
         A video may be away for a moment, because its share is away or the file is being replaced. Its views still
         count.
         """
-        if self.knows_at_hand(video_id):
+        if self.knows_nowait(video_id):
             return True
         asked_at = monotonic()
         self._look_again(older_than_s=FRESH_ON_MISS_S)
@@ -147,13 +147,13 @@ class Catalogue:
         saw_all = self._saw_all_at is not None and self._saw_all_at >= asked_at - FRESH_ON_MISS_S
         return False if saw_all and not self._is_unrecognised else None
 
-    def knows_at_hand(self, video_id: str) -> bool | None:
+    def knows_nowait(self, video_id: str) -> bool | None:
         """Like `knows`, but never waits and so never returns False. For an event loop."""
         if self._looked_at is not None and monotonic() - self._looked_at > FRESH_IN_USE_S:
             self._start_look(older_than_s=FRESH_IN_USE_S)
         return True if video_id in self._by_id or video_id in self._titles else None
 
-    def duration_at_hand(self, video_id: str) -> float | None:
+    def duration_s(self, video_id: str) -> float | None:
         """Return the length of the video in seconds, or None if it is unknown. Never waits."""
         video = self._by_id.get(video_id)
         return video.duration_s if video else None

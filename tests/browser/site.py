@@ -22,6 +22,7 @@ from streaming_app.recording.outbox import Outbox
 from streaming_app.recording.publisher import Publisher
 from streaming_app.settings import StreamingSettings
 from tests.fakes import RecordingLink
+from tests.rsgi_client import RsgiApp
 from tests.waiting import until
 from view_events.event import ViewEvent
 
@@ -94,7 +95,7 @@ def running_site(videos: Path | None, cache: Path) -> Iterator[Site]:
         app.extensions["flixtrail"] = replace(app.extensions["flixtrail"], publisher=publisher)
         publisher.start()
         until(lambda: publisher.ready, what="the publisher")
-        with serving(_gate(app, site)) as site.url:
+        with serving(_gate(RsgiApp(app), site)) as site.url:
             yield site
         publisher.stop()
 
@@ -121,7 +122,7 @@ class _Quiet(WSGIRequestHandler):
         pass
 
 
-def _gate(app: Flask, site: Site) -> WSGIApplication:
+def _gate(app: WSGIApplication, site: Site) -> WSGIApplication:
     """What stands between a browser and the app: it notes what is posted, and refuses when told to."""
 
     def gate(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:

@@ -106,9 +106,9 @@ def test_an_id_that_another_process_has_listed_already_is_found(folder: Path, ca
     catalogue = Catalogue(folder, cache)
     catalogue.videos()
     make_clip(folder / "new.mp4")
-    assert catalogue.at_hand("new") is None
+    assert catalogue.get_nowait("new") is None
     assert catalogue.get("new") is not None
-    assert catalogue.at_hand("new") is not None
+    assert catalogue.get_nowait("new") is not None
 
 
 def test_unknown_ids_do_not_look_at_the_folder_again_and_again(

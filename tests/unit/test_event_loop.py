@@ -16,10 +16,10 @@ from werkzeug.datastructures import Headers
 from streaming_app import create_app, wsgi
 from streaming_app.access.auth import Tokens
 from streaming_app.recording.request import MAX_ERRORS, MAX_EVENTS
-from streaming_app.rsgi import AT_ONCE_BYTES, AT_ONCE_HEAD_BYTES
+from streaming_app.rsgi import ON_LOOP_BODY_BYTES, ON_LOOP_HEAD_BYTES
 from streaming_app.settings import StreamingSettings
 from tests.clips import sparse
-from tests.unit.test_wsgi import Scope
+from tests.rsgi_client import Scope
 from view_events.event import new_event_id
 
 SECRET = "a-secret-of-enough-length"
@@ -54,15 +54,15 @@ class Answer:
         self.seconds = LONGEST_S
         for _ in range(TRIES):
             began = thread_time()
-            self.later = wsgi.Later(may_wait=False)
-            self.status, _, self.content = wsgi.run(app, scope, body, self.later)
+            self.deferral = wsgi.Deferral(may_block=False)
+            self.status, _, self.content = wsgi.run(app, scope, body, self.deferral)
             self.seconds = min(self.seconds, thread_time() - began)
 
 
 def filled(unit: bytes, *, lines: bool = False) -> bytes:
     """As many of these as one body on the loop may have."""
     separator = b"\n" if lines else b","
-    inner = separator.join([unit] * ((AT_ONCE_BYTES - 2) // (len(unit) + 1)))
+    inner = separator.join([unit] * ((ON_LOOP_BODY_BYTES - 2) // (len(unit) + 1)))
     return inner if lines else b"[" + inner + b"]"
 
 
@@ -71,15 +71,15 @@ def compact(value: object) -> bytes:
 
 
 WORST: dict[str, bytes] = {
-    "nesting": b"[" * AT_ONCE_BYTES,
-    "nested objects": b'{"a":' * (AT_ONCE_BYTES // 5),
+    "nesting": b"[" * ON_LOOP_BODY_BYTES,
+    "nested objects": b'{"a":' * (ON_LOOP_BODY_BYTES // 5),
     "deep events": filled(b"[" * 100 + b"]" * 100),
-    "a huge number": b'{"position_s":' + b"9" * (AT_ONCE_BYTES - 20) + b"}",
-    "a huge exponent": b'{"position_s":1e' + b"9" * (AT_ONCE_BYTES - 20) + b"}",
-    "a long fraction": b'{"position_s":0.' + b"9" * (AT_ONCE_BYTES - 20) + b"}",
-    "a long text": b'{"kind":"' + b"x" * (AT_ONCE_BYTES - 20) + b'"}',
-    "escapes": b'{"kind":"' + b"\\u0041" * (AT_ONCE_BYTES // 6 - 3) + b'"}',
-    "invalid UTF-8": b'{"kind":"' + b"\xff" * (AT_ONCE_BYTES - 20) + b'"}',
+    "a huge number": b'{"position_s":' + b"9" * (ON_LOOP_BODY_BYTES - 20) + b"}",
+    "a huge exponent": b'{"position_s":1e' + b"9" * (ON_LOOP_BODY_BYTES - 20) + b"}",
+    "a long fraction": b'{"position_s":0.' + b"9" * (ON_LOOP_BODY_BYTES - 20) + b"}",
+    "a long text": b'{"kind":"' + b"x" * (ON_LOOP_BODY_BYTES - 20) + b'"}',
+    "escapes": b'{"kind":"' + b"\\u0041" * (ON_LOOP_BODY_BYTES // 6 - 3) + b'"}',
+    "invalid UTF-8": b'{"kind":"' + b"\xff" * (ON_LOOP_BODY_BYTES - 20) + b'"}',
     "many keys": b"{" + b",".join(b'"k%d":1' % number for number in range(1_400)) + b"}",
     "one key many times": b"{" + b",".join([b'"kind":"started"'] * 900) + b"}",
     "as many empty events as may be": b"[" + b",".join([b"{}"] * MAX_EVENTS) + b"]",
@@ -88,7 +88,7 @@ WORST: dict[str, bytes] = {
     "unknown videos": b"[" + b",".join(compact({**LIKE_A_VIEW, "video_id": str(n)}) for n in range(280)) + b"]",
     "played from after": filled(compact({**LIKE_A_VIEW, "played_from_s": 2})),
     "all fields wrong": filled(compact(ALL_WRONG)),
-    "empty lines": b"\n" * AT_ONCE_BYTES,
+    "empty lines": b"\n" * ON_LOOP_BODY_BYTES,
     **{unit.decode(): filled(unit) for unit in (b"{}", b"1", b"[]", b'""', b"null", b'{"at":1}')},
 }
 
@@ -99,11 +99,11 @@ def test_the_worst_bodies_are_refused_in_time_once_and_in_few_words(app: Flask, 
     body = WORST[name].replace(b",", b"\n") if lines else WORST[name]
     answer = Answer(app, body, lines=lines)
     assert answer.seconds < LONGEST_S
-    if not answer.later.again:  # only for a video that is new, perhaps
+    if not answer.deferral.needs_thread:  # only for a video that is new, perhaps
         assert answer.status in {400, 422}
         assert len(answer.content) < 8_000
         assert len(json.loads(answer.content).get("errors", [])) <= MAX_ERRORS
-    assert not answer.later.again or name == "unknown videos"
+    assert not answer.deferral.needs_thread or name == "unknown videos"
 
 
 numbers = st.integers(min_value=-(10**400), max_value=10**400) | st.floats(allow_nan=False, allow_infinity=False)
@@ -115,7 +115,7 @@ fields = st.dictionaries(st.sampled_from([*ALL_WRONG, "position_s", "played_from
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(unit=(fields | anything).map(compact) | st.binary(max_size=30), lines=st.booleans())
 def test_no_body_takes_long(app: Flask, unit: bytes, *, lines: bool) -> None:
-    assert Answer(app, filled(unit, lines=lines)[:AT_ONCE_BYTES], lines=lines).seconds < LONGEST_S
+    assert Answer(app, filled(unit, lines=lines)[:ON_LOOP_BODY_BYTES], lines=lines).seconds < LONGEST_S
 
 
 COOKIES: dict[str, Callable[[int], str]] = {
@@ -127,7 +127,7 @@ COOKIES: dict[str, Callable[[int], str]] = {
 
 @pytest.mark.parametrize("cookie", COOKIES)
 def test_no_head_takes_long(app: Flask, cookie: str) -> None:
-    assert Answer(app, b"{}", headers=[("cookie", COOKIES[cookie](AT_ONCE_HEAD_BYTES - 500))]).seconds < LONGEST_S
+    assert Answer(app, b"{}", headers=[("cookie", COOKIES[cookie](ON_LOOP_HEAD_BYTES - 500))]).seconds < LONGEST_S
 
 
 def test_the_first_errors_are_told_and_how_many_more_there_are(app: Flask) -> None:

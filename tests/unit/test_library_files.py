@@ -13,6 +13,7 @@ from streaming_app.videos import catalogue as catalogue_module
 from streaming_app.videos import library_files
 from streaming_app.videos.library_files import OpenFiles, open_inside
 from tests.clips import make_clip
+from tests.rsgi_client import RsgiApp
 
 
 @pytest.fixture
@@ -74,14 +75,14 @@ def test_it_is_404_though_the_catalogue_has_it_still(
     app = create_app(StreamingSettings(videos=folder, cache=tmp_path / "cache", behind_proxy=behind_proxy))
     catalogue = app.extensions["flixtrail"].catalogue
     (video_id,) = [video.id for video in catalogue.videos() if video.name == "sub/b.mp4"]
-    with app.test_client() as client:
-        assert client.get(f"/videos/{video_id}/stream").status_code == 200
-        swap(folder)
-        assert catalogue.at_hand(video_id)
-        answer = client.get(f"/videos/{video_id}/stream")
-        assert answer.status_code == 404
-        assert "X-Accel-Redirect" not in answer.headers
-        assert b"a secret" not in answer.data
+    client = RsgiApp(app).client()
+    assert client.get(f"/videos/{video_id}/stream").status_code == 200
+    swap(folder)
+    assert catalogue.get_nowait(video_id)
+    answer = client.get(f"/videos/{video_id}/stream")
+    assert answer.status_code == 404
+    assert "X-Accel-Redirect" not in answer.headers
+    assert b"a secret" not in answer.data
 
 
 def test_links_within_the_library_are_opened_by_their_real_name(folder: Path) -> None:

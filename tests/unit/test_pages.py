@@ -18,6 +18,7 @@ from streaming_app.routes.pages import clock
 from streaming_app.settings import StreamingSettings
 from streaming_app.videos import catalogue, posters
 from tests.clips import make_clip
+from tests.rsgi_client import RsgiApp
 from tests.waiting import until
 
 PAGES = ["/", "/watch/good", "/history", "/watch/no-such-video", "/about"]
@@ -228,7 +229,7 @@ def test_it_is_not_ready_before_the_folder_was_looked_at(
     monkeypatch.setattr(catalogue, "_files", slow)
     app = create_app(StreamingSettings(videos=folder, cache=tmp_path))
     parts = app.extensions["flixtrail"]
-    client = app.test_client()
+    client = RsgiApp(app).client()
     client.get("/")
     assert "for the first time" in client.get("/readyz").get_json()["detail"]
     token = {"Authorization": f"Bearer {parts.tokens.viewer('alice')}"}
@@ -238,7 +239,7 @@ def test_it_is_not_ready_before_the_folder_was_looked_at(
     assert answer.headers["Retry-After"]
     assert len(answer.get_json()["event_ids"]) == 1
     gate.set()
-    until(lambda: parts.catalogue.has_looked, what="the first look")
+    until(lambda: parts.catalogue.has_scanned, what="the first scan")
     monkeypatch.setattr(catalogue, "PATIENCE_S", 30.0)
     assert parts.catalogue.knows("good")
     assert client.post("/api/views", json={**view, "video_id": "nope"}, headers=token).status_code == 422

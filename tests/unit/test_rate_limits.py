@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from service import metrics
@@ -19,6 +19,7 @@ from streaming_app.recording.rate_limits import network
 from streaming_app.settings import StreamingSettings
 from tests.clips import sparse
 from tests.fakes import RecordingLink
+from tests.rsgi_client import RsgiApp, RsgiClient
 from tests.waiting import until
 
 SECRET = "a-secret-of-enough-length"
@@ -33,20 +34,17 @@ class Viewers:
     def __init__(self, folder: Path, **settings: Any) -> None:
         sparse(folder / "clip-1.mp4", 0)
         values = {"videos": folder, "cache": folder / "cache", "outbox": folder / "outbox", "secret_key": SECRET}
-        self.app = create_app(StreamingSettings.model_validate({**values, **settings}))
+        flask = create_app(StreamingSettings.model_validate({**values, **settings}))
         self.link = RecordingLink()
         self.publisher = Publisher(self.link, Outbox(folder / "sent", max_bytes=1024 * 1024))
-        services = self.app.extensions["flixtrail"]
-        self.app.extensions["flixtrail"] = type(services)(
-            **{**{name: getattr(services, name) for name in services.__slots__}, "publisher": self.publisher}
-        )
+        flask.extensions["flixtrail"] = replace(flask.extensions["flixtrail"], publisher=self.publisher)
+        self.app = RsgiApp(flask)
         self.publisher.start()
         until(lambda: self.publisher.ready, what="the publisher")
 
-    def somebody(self, address: str = "192.0.2.1") -> FlaskClient:
+    def somebody(self, address: str = "192.0.2.1") -> RsgiClient:
         """A browser that has opened a page."""
-        client = self.app.test_client()
-        client.environ_base["REMOTE_ADDR"] = address
+        client = self.app.client(address)
         client.get("/history")
         return client
 
@@ -67,7 +65,7 @@ def viewers(tmp_path: Path) -> Any:
         one.publisher.stop()
 
 
-def post(client: FlaskClient, count: int = 1, /, **headers: str) -> TestResponse:
+def post(client: RsgiClient, count: int = 1, /, **headers: str) -> TestResponse:
     return client.post("/api/views", json=[VIEW] * count, headers=headers)
 
 
@@ -110,7 +108,7 @@ def test_a_cookie_that_is_written_otherwise_is_the_same_viewer_or_nobody(
     assert cookie
     assert post(alice, 5).status_code == 202
     headers = {name: value.format(cookie=cookie.value) for name, value in evasion.items()}
-    assert post(site.app.test_client(use_cookies=False), 1, **headers).status_code in {401, 429}
+    assert post(site.app.client(use_cookies=False), 1, **headers).status_code in {401, 429}
 
 
 def test_one_address_may_not_have_many_viewers_who_each_send_much(viewers: StartViewers) -> None:
@@ -160,10 +158,10 @@ def test_a_cookie_sends_a_hundred_events_at_once_and_a_token_a_thousand(viewers:
 def test_ingest_tokens_are_not_limited_unless_one_wants_it(viewers: StartViewers) -> None:
     ingest = {"Authorization": f"Bearer {Tokens(SECRET).ingest()}"}
     body = [{**VIEW, "viewer_id": "alice"}] * 1_000
-    free = viewers().app.test_client()
+    free = viewers().app.client()
     for _ in range(12):
         assert free.post("/api/views", json=body, headers=ingest).status_code == 202
-    bound = viewers(ingest_events_per_s=0.001, ingest_burst=1_500).app.test_client()
+    bound = viewers(ingest_events_per_s=0.001, ingest_burst=1_500).app.client()
     answers = [bound.post("/api/views", json=body, headers=ingest).status_code for _ in range(2)]
     assert answers == [202, 429]
 

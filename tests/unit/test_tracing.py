@@ -9,7 +9,6 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from flask.testing import FlaskClient
 from structlog.testing import capture_logs
 
 from service import tracing
@@ -21,6 +20,7 @@ from streaming_app.recording.request import View, check
 from streaming_app.recording.stream_views import started
 from streaming_app.settings import StreamingSettings
 from tests.fakes import RecordingLink, an_event, ids
+from tests.rsgi_client import RsgiApp, RsgiClient
 from tests.waiting import until
 from view_events.event import VERSION, ViewEvent, by_trace, decode, encode, trace_ids
 
@@ -92,11 +92,11 @@ def test_anything_else_begins_a_new_trace(traceparent: str | None) -> None:
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> FlaskClient:
+def client(tmp_path: Path) -> RsgiClient:
     settings = StreamingSettings(
         videos=tmp_path, cache=tmp_path / "cache", outbox=tmp_path / "outbox", secret_key=SECRET
     )
-    return create_app(settings).test_client()
+    return RsgiApp(create_app(settings)).client()
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def client(tmp_path: Path) -> FlaskClient:
         (422, {"json": {}, "auth": True}),
     ],
 )
-def test_every_answer_to_a_view_says_its_trace(client: FlaskClient, status: int, request_: dict[str, Any]) -> None:
+def test_every_answer_to_a_view_says_its_trace(client: RsgiClient, status: int, request_: dict[str, Any]) -> None:
     headers = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
     if request_.pop("auth", False):
         headers["Authorization"] = f"Bearer {Tokens(SECRET).viewer('alice')}"

@@ -1,13 +1,13 @@
 """A WSGI application for one RSGI request."""
 
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import pytest
 from flask import Flask, Response, request
 from werkzeug.datastructures import Headers
 
-from streaming_app.wsgi import environ, has_parameter, run
+from streaming_app.wsgi import Deferral, environ, has_parameter, run
+from tests.rsgi_client import Scope
 
 app = Flask(__name__)
 
@@ -36,20 +36,8 @@ def closed() -> Response:
 CLOSED: list[bool] = []
 
 
-@dataclass
-class Scope:
-    method: str = "GET"
-    path: str = "/"
-    query_string: str = ""
-    headers: Headers = field(default_factory=Headers)
-    server: str = "127.0.0.1:8000"
-    client: str = "[::1]:50000"
-    scheme: str = "http"
-    http_version: str = "1.1"
-
-
 def answer(body: bytes = b"", **fields: Any) -> Any:
-    status, _, content = run(app, cast(Any, Scope(**fields)), body)
+    status, _, content = run(app, cast(Any, Scope(**fields)), body, Deferral(may_block=True))
     assert status == 200, content
     return app.json.loads(content)
 
@@ -58,7 +46,12 @@ def test_path_query_headers_and_body_arrive() -> None:
     headers = [("host", "films.example"), ("content-type", "text/plain"), ("content-length", "999"), ("accept", "a/b")]
     headers += [("cookie", "a=1"), ("cookie", "b=2"), ("accept", "c/d")]
     got = answer(
-        "grüße".encode(), method="POST", path="/echo/süß/\u4e00", query_string="q=1&q2=%20", headers=Headers(headers)
+        "grüße".encode(),
+        method="POST",
+        path="/echo/süß/\u4e00",
+        query_string="q=1&q2=%20",
+        headers=Headers(headers),
+        client="[::1]:50000",
     )
     assert (got["name"], got["body"], got["type"]) == ("süß/\u4e00", "grüße", "text/plain")
     assert got["args"] == {"q": "1", "q2": " "}
@@ -74,7 +67,7 @@ def test_the_length_is_that_of_the_body_that_was_read() -> None:
 
 
 def test_an_answer_in_pieces_is_joined_and_closed() -> None:
-    status, headers, content = run(app, cast(Any, Scope(path="/closed")), b"")
+    status, headers, content = run(app, cast(Any, Scope(path="/closed")), b"", Deferral(may_block=True))
     assert (status, content, CLOSED) == (200, b"ab", [True])
     assert ("Content-Type", "text/html; charset=utf-8") in headers
 

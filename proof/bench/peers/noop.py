@@ -27,10 +27,10 @@ class NoopApp(App):
         flask = Flask(__name__)
         flask.extensions["flixtrail"] = None
         flask.post("/noop")(lambda: Response(ANSWER, 202, mimetype="application/json"))
-        self.adopt(flask, loop)
+        self.prepare(flask, loop)
 
     def __rsgi_del__(self, _loop: asyncio.AbstractEventLoop) -> None:
-        self._threads.shutdown()
+        self._flask_threads.shutdown()
 
 
 def main() -> None:
