@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from time import monotonic
 
 import pytest
@@ -12,7 +14,7 @@ from structlog.testing import capture_logs
 
 from streaming_app.recording.deadlines import DEADLINE_S
 from streaming_app.recording.outbox import Outbox
-from streaming_app.recording.publisher import BATCH_EVENTS, WAITING_EVENTS, Publisher
+from streaming_app.recording.publisher import BATCH_EVENTS, LOAD_WINDOW_S, PACE_S, WAITING_EVENTS, Publisher
 from tests.fakes import RecordingLink, an_event, fill, ids
 from tests.waiting import until
 from view_events.event import ViewEvent
@@ -136,6 +138,39 @@ def test_fresh_views_do_not_wait_for_the_end_of_the_outbox(start: Start, outbox:
     until(lambda: fresh in link.events and not outbox.events, what="all to be sent")
     assert link.messages[2] == [fresh]
     assert sorted(ids(link.events)) == sorted(ids([fresh, *old]))
+
+
+def test_a_quiet_service_sends_at_once(start: Start) -> None:
+    publisher = start(RecordingLink())
+    took = []
+    for _ in range(5):  # on a busy machine one of them is quick
+        began = monotonic()
+        for _ in range(10):
+            publisher.publish([an_event()])
+        took.append(monotonic() - began)
+    assert min(took) < 10 * PACE_S
+
+
+def test_under_load_requests_gather(start: Start) -> None:
+    sent_at = []
+
+    class Timed(RecordingLink):
+        def send(self, events: Sequence[ViewEvent]) -> str:
+            sent_at.append(monotonic())
+            return super().send(events)
+
+    publisher = start(Timed())
+
+    def one_after_another() -> None:
+        ends = monotonic() + 5 * LOAD_WINDOW_S
+        while monotonic() < ends:
+            publisher.publish([an_event()])
+
+    with ThreadPoolExecutor(8) as clients:
+        for client in [clients.submit(one_after_another) for _ in range(8)]:
+            client.result()
+    pauses = [after - before for before, after in pairwise(sent_at[-20:])]
+    assert median(pauses) >= 0.9 * PACE_S
 
 
 def test_a_message_of_the_outbox_that_is_not_confirmed_stays_there(start: Start, outbox: Outbox) -> None:
