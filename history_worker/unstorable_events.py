@@ -19,8 +19,8 @@ from tenacity import RetryCallState, Retrying, stop_after_delay, wait_random_exp
 
 from history_worker.store.retention import GRACE, oldest_taken
 from safe_consumer.dead_letter_reasons import DETAIL, KIND, REDRIVEN, WHEN, Reason, count_in, one_line
-from safe_consumer.republish import TIMEOUT_S, confirming, drop, open_channel
 from service import metrics
+from service.confirming_connection import TIMEOUT_S, confirming, drop, open_channel
 from service.database import TookTooLong, is_refusal, sqlstate
 from view_events import topology
 from view_events.event import RETENTION, TASK, VERSION, ViewEvent, decode, encode

@@ -19,8 +19,9 @@ from kombu.transport.base import StdChannel
 
 from safe_consumer import undecodable_properties
 from safe_consumer.dead_letter_reasons import REDRIVEN, WHEN, Reason, events, last_death, one_line, reason
-from safe_consumer.republish import TIMEOUT_S, confirming, copy, drop, open_channel
+from safe_consumer.republish import copy
 from service.addresses import broker_connection
+from service.confirming_connection import TIMEOUT_S, confirming, drop, open_channel
 from view_events.topology import ALONE, DEAD_LETTERS, HISTORY
 
 # The dead letters include messages whose properties py-amqp cannot decode.
@@ -129,7 +130,7 @@ def moment(value: object) -> datetime | None:
 class DeadLetters:
     """The dead-letter queue, read over one connection.
 
-    Its methods may raise one of `republish.AWAY`. Then the messages that are left are still in the queue.
+    Its methods may raise one of `confirming_connection.AWAY`. Then the messages that are left are still in the queue.
     """
 
     connection: Connection
@@ -194,7 +195,7 @@ def dead_letters(broker_url: str) -> Iterator[DeadLetters]:
     dropped messages may come back, too. RabbitMQ's channel accepts acknowledgements faster than a quorum queue, and
     keeps the surplus. If the channel ends, that surplus is lost. If you need to be sure, read the queue again.
 
-    Raises AlreadyRead, or one of `republish.AWAY`.
+    Raises AlreadyRead, or one of `confirming_connection.AWAY`.
     """
     connection = broker_connection(broker_url, **confirming("flixtrail dead"))
     try:

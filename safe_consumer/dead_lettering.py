@@ -18,7 +18,8 @@ from celery.worker.consumer.tasks import Tasks
 from kombu import Connection
 
 from safe_consumer.dead_letter_reasons import DETAIL, KIND, WHEN, Reason, is_forged, one_line, without_past
-from safe_consumer.republish import AWAY, PERSISTENT, TIMEOUT_S, confirming, drop, open_channel
+from safe_consumer.republish import PERSISTENT
+from service.confirming_connection import AWAY, TIMEOUT_S, confirming, drop, open_channel
 from view_events import topology
 
 log = structlog.get_logger(__name__)

@@ -4,49 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from amqp.exceptions import AMQPError, MessageNacked
-from kombu import Connection
-from kombu.exceptions import OperationalError
 from kombu.transport.base import StdChannel
 
 from safe_consumer.dead_letter_reasons import without_past
+from service.confirming_connection import TIMEOUT_S
 from view_events import topology
 
-#: Seconds for a connect, an answer or a confirm. A broker that is slower counts as away.
-TIMEOUT_S = 2
 PERSISTENT = 2
 #: Properties that a copy does not get. `user_id`: a stranger may have published the message, and the broker refuses a
 #: user id that is not the connection's. `expiration`: the copy would disappear from the dead letters.
 NOT_COPIED = ("user_id", "expiration")
-
-#: What is raised if the broker goes away or does not accept a message. Then throw the connection away: py-amqp would
-#: count a late ack for the next message.
-AWAY = (AMQPError, MessageNacked, OperationalError, OSError)
-
-
-def confirming(name: str) -> dict[str, Any]:
-    """Return options of a kombu connection to RabbitMQ on which a publish returns after the broker's confirm."""
-    return {
-        "heartbeat": 0,  # nothing would send it between two calls
-        "connect_timeout": TIMEOUT_S,
-        "transport_options": {
-            "confirm_publish": True,
-            "read_timeout": TIMEOUT_S,
-            "write_timeout": TIMEOUT_S,
-            "client_properties": {"connection_name": name},
-        },
-    }
-
-
-def open_channel(connection: Connection) -> StdChannel:
-    """Connect, and return the first channel. Raises one of AWAY after one attempt."""
-    connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
-    return connection.channel()
-
-
-def drop(connection: Connection) -> None:
-    """Close without a handshake, which could wait for a broker in doubt. RabbitMQ requeues unacknowledged messages."""
-    connection.collect(socket_timeout=0.1)
 
 
 def copy(

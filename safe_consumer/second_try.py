@@ -37,8 +37,9 @@ from safe_consumer.dead_letter_reasons import (
     how_many,
     one_line,
 )
-from safe_consumer.republish import AWAY, confirming, copy, drop, open_channel
+from safe_consumer.republish import copy
 from service import metrics
+from service.confirming_connection import AWAY, confirming, drop, open_channel
 from view_events import topology
 
 log = structlog.get_logger(__name__)
@@ -101,7 +102,7 @@ class Link:
         self._channel: StdChannel | None = None
 
     def channel(self) -> StdChannel:
-        """Return the channel; connect first if necessary. Raises one of republish.AWAY."""
+        """Return the channel; connect first if necessary. Raises one of confirming_connection.AWAY."""
         if self._channel is None:
             self._connection = current_app.connection_for_write(**confirming("history.alone"))
             self._channel = open_channel(self._connection)

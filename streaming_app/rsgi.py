@@ -29,10 +29,11 @@ from streaming_app.routes.problems import problem
 from streaming_app.routes.video_bytes import refusal, reply_for
 from streaming_app.settings import StreamingSettings
 from streaming_app.videos.byte_ranges import METHODS
+from view_events.event import VIDEO
 
 log = structlog.get_logger(__name__)
 
-STREAM_PATH = re.compile(r"/videos/(?P<video_id>[A-Za-z0-9._-]{1,128})/stream")
+STREAM_PATH = re.compile(rf"/videos/(?P<video_id>{VIDEO.pattern})/stream")
 #: Maximum bytes of a request body: 1,000 events of 1 kB. An event usually takes a third of that.
 MAX_BODY_BYTES = 1024 * 1024
 #: A body that is too large is read and discarded up to this size. Otherwise the connection would close while the client

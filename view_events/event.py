@@ -24,8 +24,11 @@ RETENTION = timedelta(days=400)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 
-#: A valid viewer id: 1-128 characters, no control characters, nothing that UTF-8 cannot encode.
+#: A valid viewer id: 1-128 characters, nothing that UTF-8 cannot encode, no control characters. PostgreSQL refuses NUL
+#: in a text, and the others harm logs and terminals.
 VIEWER = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]{1,128}")
+#: A valid video id.
+VIDEO = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 class UnknownEventVersion(Exception):

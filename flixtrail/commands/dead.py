@@ -151,8 +151,8 @@ def drop(
 def open_dead_letters(amqp_url: str | None, state: Path) -> Iterator[DeadLetters]:
     """Open the dead-letter queue of the named broker, or of the running demo. Raises DemoError."""
     from safe_consumer.dead_letter_queue import AlreadyRead, dead_letters
-    from safe_consumer.republish import AWAY
     from service import connection_advice
+    from service.confirming_connection import AWAY
 
     url = complete_address(amqp_url) if amqp_url else broker_url(state)
     if not url.startswith("amqp"):

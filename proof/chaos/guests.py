@@ -19,7 +19,8 @@ import msgspec
 from kombu import Connection
 
 from proof.chaos.ledger import CONFIRMED, KILLS_CHILD, KILLS_PARENT, Attempt, Event
-from safe_consumer.republish import AWAY, PERSISTENT, TIMEOUT_S, confirming, drop, open_channel
+from safe_consumer.republish import PERSISTENT
+from service.confirming_connection import AWAY, TIMEOUT_S, confirming, drop, open_channel
 from view_events import topology
 from view_events.event import TASK, VERSION, new_event_id
 

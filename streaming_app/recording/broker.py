@@ -11,24 +11,15 @@ from kombu import Connection, Producer, serialization
 from kombu.utils.json import loads
 
 from service import connection_advice
+from service.confirming_connection import TIMEOUT_S, confirming, drop, open_channel
 from streaming_app.recording.errors import BrokerAway, InDoubt, Refused, Returned
 from view_events import event, topology
 from view_events.event import ViewEvent
 
-#: Seconds that a connect, a declaration or a write may take. A slower broker counts as away.
-CONNECT_TIMEOUT_S = 2
-#: Seconds to wait for a confirm. Requests have their own, shorter deadline; this one frees the publisher thread.
-CONFIRM_TIMEOUT_S = 2
 #: AMQP's reply code for a `mandatory` message that no queue takes.
 NO_ROUTE = 312
 #: RabbitMQ's error contains this if a user may write to the exchange, but not with this routing key.
 TOPIC_REFUSED = "access to topic"
-CONFIRMED = {
-    "confirm_publish": True,
-    "read_timeout": CONNECT_TIMEOUT_S,
-    "write_timeout": CONNECT_TIMEOUT_S,
-    "client_properties": {"connection_name": "streaming-app"},
-}
 
 #: Produces ordinary JSON, directly from the events. kombu's own JSON serializer would first make a dictionary of each
 #: event.
@@ -41,9 +32,8 @@ serialization.register(
 class BrokerLink:
     """Sends batches of events to the broker, each batch as one Celery task.
 
-    After any doubt (`InDoubt`) the connection is closed. The reason: py-amqp cannot tell which message an ack belongs
-    to, so on a reused connection the late ack of a lost message would confirm the next one. For the same reason only
-    one message is in flight.
+    After any doubt (`InDoubt`) the connection is closed (service/confirming_connection.py says why). For the same
+    reason only one message is in flight.
 
     Use it from one thread only.
     """
@@ -52,7 +42,9 @@ class BrokerLink:
         self._celery = celery
         self._amqp = topology.is_amqp(celery.conf.broker_url)
         # In learner mode a publish returns after PostgreSQL has committed the message. That commit is the confirm.
-        self._options = {**celery.conf.broker_transport_options, **(CONFIRMED if self._amqp else {})}
+        self._options = confirming("streaming-app")
+        if not self._amqp:
+            self._options["transport_options"] = {}
         self._connection: Connection | None = None
         self._producer: Producer | None = None
 
@@ -62,21 +54,16 @@ class BrokerLink:
 
     def connect(self) -> None:
         """Open the connection and check that the queue `history` exists. Raises BrokerAway."""
-        connection = self._celery.connection_for_write(
-            heartbeat=0,  # no thread would send heartbeats while idle; `check` notices a dead broker
-            connect_timeout=CONNECT_TIMEOUT_S,
-            transport_options=self._options,
-        )
+        # Without heartbeats `check` notices a dead broker.
+        connection = self._celery.connection_for_write(**self._options)
         try:
-            # kombu would sleep two seconds between two attempts. The publisher has its own pause.
-            connection.ensure_connection(max_retries=1, interval_start=0, interval_step=0)
-            channel = connection.channel()
+            channel = open_channel(connection)  # one attempt: the publisher has its own pause
             topology.check(channel)
             _warm(self._celery)
             self._producer = Producer(channel, auto_declare=False)
             self._connection = connection
         except Exception as error:  # after any error there is no connection
-            _drop(connection)
+            drop(connection)
             because = connection_advice.why(error, tls=bool(self._celery.conf.broker_use_ssl))
             raise BrokerAway(f"{type(error).__name__}: {because}") from error
 
@@ -100,7 +87,7 @@ class BrokerLink:
                 routing_key=topology.routing_key(e.kind for e in events),
                 declare=[],  # the publisher may write to `views`, but declare nothing
                 mandatory=True,  # otherwise the broker confirms an unroutable message and drops it
-                confirm_timeout=CONFIRM_TIMEOUT_S,
+                confirm_timeout=TIMEOUT_S,
                 retry=False,
                 ignore_result=True,
             )
@@ -127,7 +114,7 @@ class BrokerLink:
         """
         connection, self._connection, self._producer = self._connection, None, None
         if connection is not None:
-            _drop(connection)
+            drop(connection)
 
 
 def doubt_of(error: Exception) -> InDoubt:
@@ -144,7 +131,3 @@ def doubt_of(error: Exception) -> InDoubt:
 def _warm(celery: Celery) -> None:
     """Make Celery build its objects now. Otherwise the first request would wait for them."""
     _ = celery.tasks, celery.backend, celery.amqp.router, celery.amqp.send_task_message
-
-
-def _drop(connection: Connection) -> None:
-    connection.collect(socket_timeout=0.1)

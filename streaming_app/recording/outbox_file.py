@@ -6,7 +6,6 @@ releases the lock when its process ends, however it ends. A process that is only
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
+from service import file_lock
 from streaming_app.recording.errors import OtherOutboxVersion
 from view_events.event import VERSION
 
@@ -93,7 +93,7 @@ class OutboxFile:
     @classmethod
     def create(cls, path: Path, max_bytes: int) -> Self:
         """Make a new file. Raises OSError or sqlite3.Error, and then leaves no file behind."""
-        lock = _acquire_lock(path.with_suffix(".lock"))
+        lock = file_lock.try_lock(path.with_suffix(".lock"))
         if lock is None:
             raise FileExistsError(f"{path} belongs to another process")
         try:
@@ -108,7 +108,7 @@ class OutboxFile:
 
         Raises OtherOutboxVersion, sqlite3.Error.
         """
-        lock = _acquire_lock(path.with_suffix(".lock"))
+        lock = file_lock.try_lock(path.with_suffix(".lock"))
         if lock is None:
             return None
         try:
@@ -245,20 +245,6 @@ def _make_private(path: Path) -> None:
 
 def _connect(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
-
-
-def _acquire_lock(path: Path) -> int | None:
-    """Lock the file at this path and return its descriptor. None while another process has the lock."""
-    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The owner may have removed the file between the two lines above. Then this is a lock on a deleted file.
-        if path.stat().st_ino == os.fstat(lock).st_ino:
-            return lock
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    os.close(lock)
-    return None
 
 
 def _remove(path: Path, lock: int) -> None:

@@ -16,7 +16,7 @@ from msgspec import Meta, Struct
 
 from streaming_app.access.auth import AuthError, Caller
 from streaming_app.recording.errors import FieldError, NotJson, Unprocessable
-from view_events.event import RETENTION, Kind, ViewEvent, id_ms, new_event_id
+from view_events.event import RETENTION, VIDEO, VIEWER, Kind, ViewEvent, id_ms, new_event_id
 
 #: Events in one request. Larger requests gain nothing: the publisher joins requests anyway.
 MAX_EVENTS = 1_000
@@ -40,9 +40,9 @@ Seconds = Annotated[float, Meta(ge=0, le=LONGEST_S)]
 GROWS_S = 3_600
 #: RFC 3339 with its offset, because a time without an offset is ambiguous.
 Time = Annotated[datetime, Meta(tz=True)]
-VideoId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._-]{1,128}\Z")]
-#: No control characters: PostgreSQL refuses NUL in a text, and the others harm logs and terminals.
-ViewerId = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f-\x9f]*\Z")]
+VideoId = Annotated[str, Meta(pattern=rf"^{VIDEO.pattern}\Z")]
+#: With the lengths, an error says that the name is too long.
+ViewerId = Annotated[str, Meta(min_length=1, max_length=128, pattern=rf"^{VIEWER.pattern}\Z")]
 
 
 class View(Struct, frozen=True, kw_only=True, gc=False):

@@ -6,7 +6,7 @@ after a few seconds: in a poster it would look like the length of the film.
 
 from __future__ import annotations
 
-import fcntl
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ import av
 from av.filter import Graph
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
+
+from service import file_lock
 
 WIDTH_PX, HEIGHT_PX, FRAMES_PER_S = 640, 360, 25
 #: H.264 in MP4 with its index first: every browser plays it. The PyAV wheel contains libx264.
@@ -57,13 +59,15 @@ def samples(cache: Path, progress: Progress = lambda _title, _done: None) -> Pat
     """
     folder = cache / "samples" / EDITION
     folder.mkdir(parents=True, exist_ok=True)
-    with (cache / "samples.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    lock = file_lock.lock(cache / "samples.lock")
+    try:
         for clip in CLIPS:
             (folder.parent / f"{clip.name}.mp4").unlink(missing_ok=True)  # a clip of the first edition
         missing = [clip for clip in CLIPS if not (folder / f"{clip.name}.mp4").exists()]
         if missing:
             _make(missing, folder, progress)
+    finally:
+        os.close(lock)
     return folder
 
 

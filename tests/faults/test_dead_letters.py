@@ -25,7 +25,7 @@ from flixtrail.commands.workers import addresses
 from history_worker.store.retention import GRACE
 from local import service_parts
 from safe_consumer.dead_letter_queue import dead_letters
-from safe_consumer.republish import AWAY
+from service.confirming_connection import AWAY
 from tests.conftest import Demo
 from tests.demo import ROOT, environment, program
 from tests.fakes import an_event, ids

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from streaming_app.recording import outbox_file
+from service import file_lock
 from streaming_app.recording.errors import NotAccepted
 from streaming_app.recording.outbox import Outbox, waiting_in
 from streaming_app.recording.outbox_adoption import ADOPT_EVERY_S
@@ -261,20 +261,20 @@ def test_a_file_that_another_process_adopts_while_it_is_made_is_made_again(
     outbox: Outbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     other = Outbox(tmp_path, MAX_BYTES)
-    acquire_lock = outbox_file._acquire_lock  # noqa: SLF001
+    try_lock = file_lock.try_lock
     late: list[Path] = []
 
     def acquire_too_late(path: Path) -> int | None:
         """The first time, the other process locks the file first. It finds no events and removes the file."""
         if late:
-            return acquire_lock(path)
+            return try_lock(path)
         late.append(path)
         path.touch()
         other.adopt_and_sweep()
         assert not path.exists()
         return None
 
-    monkeypatch.setattr(outbox_file, "_acquire_lock", acquire_too_late)
+    monkeypatch.setattr(file_lock, "try_lock", acquire_too_late)
     event = an_event()
     store(outbox, [event])
     assert emptied(outbox) == [event]

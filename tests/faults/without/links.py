@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import Celery
 
-from streaming_app.recording.broker import CONFIRMED, BrokerLink
+from streaming_app.recording.broker import BrokerLink
 
 
 class Unconfirmed(BrokerLink):
@@ -15,7 +15,7 @@ class Unconfirmed(BrokerLink):
 
     def __init__(self, celery: Celery) -> None:
         super().__init__(celery)
-        self._options = {name: value for name, value in CONFIRMED.items() if name != "confirm_publish"}
+        del self._options["transport_options"]["confirm_publish"]
 
 
 class NotMandatory(BrokerLink):
