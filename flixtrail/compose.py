@@ -68,7 +68,7 @@ class Compose:
     ) -> bytes:
         command = ["docker", "compose", "--ansi", "never", *arguments]
         try:
-            done = subprocess.run(  # type: ignore[call-overload]  # noqa: S603 (no shell; the arguments are ours)
+            done = subprocess.run(  # type: ignore[call-overload]
                 command,
                 stdout=stdout,
                 stderr=subprocess.PIPE,

@@ -62,6 +62,6 @@ def play(stage: Stage, *, queue: str = "hello") -> None:
 
 def line(program: Popen[str]) -> str | None:
     """Return the next line that a program prints. None: it printed nothing within three seconds."""
-    assert program.stdout  # noqa: S101
+    assert program.stdout
     there, _, _ = select([program.stdout], [], [], 3)
     return program.stdout.readline().strip() if there else None

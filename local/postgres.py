@@ -75,7 +75,7 @@ class Postgres:
             os.chown(self.data, self._user.pw_uid, self._user.pw_gid)
         argv = self._command("initdb", "-D", str(self._data), "-U", ADMINISTRATOR, "--auth=trust", "--encoding=UTF8")
         argv += ["--locale=C.UTF-8", "--no-instructions"]
-        done = subprocess.run(argv, env=inherited_environment(), capture_output=True, check=False)  # noqa: S603
+        done = subprocess.run(argv, env=inherited_environment(), capture_output=True, check=False)
         if done.returncode:
             output = (done.stdout + done.stderr).decode(errors="replace")
             raise DemoError(f"initdb could not make {self.data}:\n{output}{self._unprivileged_user_hint()}".rstrip())

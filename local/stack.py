@@ -193,7 +193,7 @@ class Stack:
 
     def _upgrade_tables(self) -> None:
         with self.state.open_log("migrations") as log:
-            process = subprocess.Popen(  # noqa: S603
+            process = subprocess.Popen(
                 service_parts.migrations(),
                 env=service_parts.service_environment(self.addresses)
                 | {leftover_processes.STATE_MARK: str(self.state.folder)},

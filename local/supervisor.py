@@ -52,7 +52,7 @@ class Supervisor:
         if setpriv := shutil.which("setpriv"):
             argv = [setpriv, "--pdeathsig", "TERM", *argv]
         with self.state.open_log("supervisord") as log:
-            return subprocess.Popen(  # noqa: S603
+            return subprocess.Popen(
                 argv,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

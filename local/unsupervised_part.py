@@ -38,7 +38,7 @@ class Program:
             return
         marks = {leftover_processes.STATE_MARK: str(self._state.folder), leftover_processes.PART_MARK: self.name}
         with self._state.open_log(self.name) as log:
-            self._process = subprocess.Popen(  # noqa: S603
+            self._process = subprocess.Popen(
                 self._part.argv,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -4,7 +4,7 @@ The Makefile calls this before every target. It compares the environment with wh
 it). So it contains only pinned packages, and it works after this folder was moved or copied, and after Python was
 upgraded. If something has changed, it prints a line about it and makes the environment again.
 """
-# ruff: noqa: INP001 S603 (a script beside the files that it installs; it starts Python and pip)
+# ruff: noqa: INP001 (a script beside the files that it installs; it starts Python and pip)
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Term:
     @property
     def line(self) -> int:
         """Return the number of the line in `used`. Raises LookupError if the file has no such line any more."""
-        assert self.used, "asked for a term that is used"  # noqa: S101
+        assert self.used, "asked for a term that is used"
         path, piece = self.used
         for number, line in enumerate((ROOT / path).read_text().splitlines(), start=1):
             if piece in line:

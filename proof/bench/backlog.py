@@ -50,7 +50,7 @@ def _produce(systems: Systems, lines: Sequence[str], exchange: str, routing_key:
 
 def run_peer(systems: Systems, argv: Sequence[str], name: str, stdin: str = "") -> str:
     """Run a program of proof/bench/peers with the broker's address, and return its output. Raises BenchError."""
-    done = subprocess.run(  # noqa: S603
+    done = subprocess.run(
         argv,
         input=stdin,
         capture_output=True,

@@ -50,7 +50,7 @@ def _peers() -> dict[str, str]:
     if not PEERS_PYTHON.exists():
         return {}
     argv = [str(PEERS_PYTHON), "-c", PRINT_VERSIONS, *PEERS_LIBRARIES]
-    answer = subprocess.run(argv, capture_output=True, text=True, check=True)  # noqa: S603
+    answer = subprocess.run(argv, capture_output=True, text=True, check=True)
     names = ("celery of celery-batches", "celery-batches", "dramatiq")
     return dict(zip(names, json.loads(answer.stdout), strict=True))
 

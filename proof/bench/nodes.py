@@ -135,6 +135,6 @@ class Nodes:
     def migrate(self, database: str) -> None:
         """Make our tables with our own migrations."""
         environment = inherited_environment(DATABASE_URL=self.postgres.url(database))
-        done = subprocess.run(service_parts.migrations(), env=environment, cwd=ROOT, capture_output=True, text=True)  # noqa: S603, PLW1510
+        done = subprocess.run(service_parts.migrations(), env=environment, cwd=ROOT, capture_output=True, text=True)  # noqa: PLW1510
         if done.returncode:
             raise BenchError(f"The migrations failed:\n{done.stdout}{done.stderr}")

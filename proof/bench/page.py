@@ -63,7 +63,7 @@ def render(results: Results, shown: Iterable[str] = ()) -> str:
 
 
 def _summary(figures: Iterable[Figure]) -> Iterator[str]:
-    yield "|  | what | median (lowest–highest) | target |  |"  # noqa: RUF001
+    yield "|  | what | median (lowest–highest) | target |  |"
     yield "| --- | --- | --- | --- | --- |"
     for figure in figures:
         if figure.skipped:
@@ -83,7 +83,7 @@ def _section(figure: Figure, *, with_picture: bool) -> Iterator[str]:
         return
     if with_picture:
         yield f"![{figure.name}, {figure.title}: medians with their spread](pictures/bench/{figure.name}.svg)\n"
-    yield "|  | median (lowest–highest) |  | events a round | CPU µs an event |"  # noqa: RUF001
+    yield "|  | median (lowest–highest) |  | events a round | CPU µs an event |"
     yield "| --- | --- | --- | --- | --- |"
     for one in figure.series:
         events = f"{one.events:,}" if one.events else ""

@@ -22,7 +22,7 @@ def draw(results: Path) -> int:
     from proof.bench.systems import PEERS_PYTHON
 
     argv = [str(PEERS_PYTHON), "-m", "proof.bench.plots", str(results.resolve())]
-    return int(subprocess.run(argv, capture_output=True, text=True, check=True, cwd=ROOT).stdout)  # noqa: S603
+    return int(subprocess.run(argv, capture_output=True, text=True, check=True, cwd=ROOT).stdout)
 
 
 def main(results: Path) -> None:

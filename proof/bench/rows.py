@@ -101,5 +101,5 @@ class Rows:
 
     def _one(self, query: str) -> tuple[float, ...]:
         row = self._connection.execute(query.encode()).fetchone()
-        assert row is not None, query  # noqa: S101 (an aggregate always gives one)
+        assert row is not None, query
         return row

@@ -16,8 +16,8 @@ MARKS = {True: Text("✓", "green"), False: Text("✗", "red"), None: Text("")}
 
 def print_tables(console: Console, figures: Iterable[Figure]) -> None:
     """Print what was measured, with spread and CPU cost, and compare the ratios with their targets."""
-    measured = Table("", "", "median (min–max)", "CPU µs an event", box=None, pad_edge=False)  # noqa: RUF001
-    judged = Table("", "ratio", "median (min–max)", "target", "", box=None, pad_edge=False)  # noqa: RUF001
+    measured = Table("", "", "median (min–max)", "CPU µs an event", box=None, pad_edge=False)
+    judged = Table("", "ratio", "median (min–max)", "target", "", box=None, pad_edge=False)
     for figure in figures:
         if figure.skipped:
             measured.add_row(Text(figure.name, "bold"), "skipped", figure.skipped, "")

@@ -20,7 +20,7 @@ def number(value: float) -> str:
 def range_of(values: list[float]) -> str:
     """Format as `41,800 (40,100-43,000)`."""
     found = spread(values)
-    return f"{number(found.median)} ({number(found.low)}–{number(found.high)})"  # noqa: RUF001 (a range's dash)
+    return f"{number(found.median)} ({number(found.low)}–{number(found.high)})"
 
 
 def target(one: Ratio | Limit) -> str:

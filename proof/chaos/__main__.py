@@ -60,7 +60,7 @@ def main(**options: str) -> None:
     from proof.chaos.settings import ChaosSettings
     from service.settings import SettingsError, read
 
-    options["seed"] = options["seed"] or str(random.randrange(SEEDS))  # noqa: S311 (not a secret)
+    options["seed"] = options["seed"] or str(random.randrange(SEEDS))
     try:
         settings = read(ChaosSettings, {name.upper(): value for name, value in options.items()})
     except SettingsError as error:

@@ -53,7 +53,7 @@ class PrivateBroker(RabbitMQ):
     def control(self, *command: str) -> bool:
         """Run `rabbitmqctl`. Returns whether it succeeded."""
         script = server_script()
-        assert script, "it was started"  # noqa: S101
+        assert script, "it was started"
         environment = inherited_environment(
             HOME=str(self.home),
             RABBITMQ_CONF_ENV_FILE=f"{self.home}/none",
@@ -95,7 +95,7 @@ class BrokerInContainer(RabbitMQ):
             f"--volume={configuration}:/etc/rabbitmq/conf.d/90-chaos.conf:ro",
         ]
         argv = [self._docker, "create", f"--name={self._name}", "--hostname=broker", *published, *mounted, self._image]
-        done = subprocess.run(argv, capture_output=True, text=True, check=False)  # noqa: S603
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
         if done.returncode:
             raise DemoError(f"BROKER_IMAGE: {done.stderr.strip()}")
 
@@ -153,7 +153,7 @@ class BrokerInContainer(RabbitMQ):
 
 def _ran(argv: list[str], environment: dict[str, Any]) -> bool:
     try:
-        done = subprocess.run(argv, env=environment, capture_output=True, timeout=CONTROL_S, check=False)  # noqa: S603
+        done = subprocess.run(argv, env=environment, capture_output=True, timeout=CONTROL_S, check=False)
     except subprocess.TimeoutExpired:
         return False
     return done.returncode == 0

@@ -301,12 +301,12 @@ def _file_away(scene: Scene) -> Iterator[None]:
 
 
 def _node(scene: Scene) -> PrivateBroker | BrokerInContainer:
-    assert scene.broker, "a schedule for learner mode has no fault of the broker"  # noqa: S101
+    assert scene.broker, "a schedule for learner mode has no fault of the broker"
     return scene.broker
 
 
 def _page(scene: Scene) -> Page:
-    assert scene.page, "only a schedule with a browser has faults of its page"  # noqa: S101
+    assert scene.page, "only a schedule with a browser has faults of its page"
     return scene.page
 
 

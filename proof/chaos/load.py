@@ -90,7 +90,7 @@ class Load:
         self._known_tokens: dict[str | None, str] = {}
         self._broker_url = broker_url
         self._name = f"viewer-{seed}"
-        self._chance = Random(f"load {seed}")  # noqa: S311 (the same again)
+        self._chance = Random(f"load {seed}")
         self._rate = rate
         self._excluded_video = excluded_video
         self._http = urllib3.PoolManager(maxsize=AT_A_TIME, timeout=TIMEOUT, retries=False)
@@ -297,7 +297,7 @@ class Load:
 
     @property
     def _message_factory(self) -> MessageFactory:
-        assert self._messages, "start was called"  # noqa: S101
+        assert self._messages, "start was called"
         return self._messages
 
     def _inject(self, injected: InjectedMessage) -> None:

@@ -144,7 +144,7 @@ class BrowserViewer:
         self.history: list[dict[str, Any]] = []
         self.failures: list[str] = []
         self._url = url
-        self._chance = Random(f"page {seed}")  # noqa: S311 (the same again)
+        self._chance = Random(f"page {seed}")
         self._ahead_ms = 0.0
         self._finishing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="page", daemon=True)

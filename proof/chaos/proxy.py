@@ -224,8 +224,8 @@ class ProxyProcess:
 
     def _send_command(self, **command: Any) -> None:
         with self._lock:
-            assert self._process.stdin, "opened above"  # noqa: S101
-            assert self._process.stdout, "opened above"  # noqa: S101
+            assert self._process.stdin, "opened above"
+            assert self._process.stdout, "opened above"
             try:
                 self._process.stdin.write(json.dumps(command) + "\n")
                 self._process.stdin.flush()

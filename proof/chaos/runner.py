@@ -280,7 +280,7 @@ class Run:
 
         def attempt() -> subprocess.CompletedProcess[str] | None:
             nonlocal done
-            done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)  # noqa: S603
+            done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, check=False)
             return done if done.returncode == 0 or self._stopped.is_set() else None
 
         wait_until(attempt, ERASE_TIMEOUT_S, poll_interval_s=POLL_INTERVAL_S)

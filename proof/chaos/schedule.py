@@ -97,10 +97,10 @@ def schedule(seed: int, seconds: float, *, learner_mode: bool = False, browser: 
 
     `learner_mode` leaves out faults that need a broker. `browser` adds faults of the page in a browser.
     """
-    rng = random.Random(f"{seed}")  # noqa: S311 (a text is hashed the same way everywhere)
+    rng = random.Random(f"{seed}")
     planned = [*_disturbances(rng, seconds, learner_mode=learner_mode), *_view_faults(rng, seconds)]
     if browser:
-        planned += _page_faults(random.Random(f"page {seed}"), seconds)  # noqa: S311
+        planned += _page_faults(random.Random(f"page {seed}"), seconds)
     return sorted((one for one in planned if not (learner_mode and one.needs_a_broker)), key=lambda one: one.start_s)
 
 

@@ -114,7 +114,7 @@ class ChaosStack(Stack):
         links, postgres = self._links, self._own_postgres()
         database = str(postgres.sockets / f".s.PGSQL.{PORT}")
         messages = database if self.learner_mode else urlsplit(addresses.broker_url).port
-        assert messages, "a private node has a port"  # noqa: S101
+        assert messages, "a private node has a port"
         self._proxy.serve("web-broker", links["web_broker"], messages)
         self._proxy.serve("worker-broker", links["worker_broker"], messages)
         self._proxy.serve("worker-database", links["worker_database"], database)

@@ -59,7 +59,7 @@ class Client(FastHttpUser):
         # Not the host of the web UI: this address was checked, and the token is for it.
         self.host = self.target.url
         super().__init__(environment)
-        self.chance = Random()  # noqa: S311 (a load, not a secret)
+        self.chance = Random()
 
     def sleep(self, seconds: float) -> None:
         """Sleep for a viewer's seconds, converted to real ones."""

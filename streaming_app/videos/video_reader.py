@@ -225,7 +225,7 @@ class VideoReader:
         code = Path(__file__).resolve().parents[2]
         with theirs:
             arguments = [str(theirs.fileno()), str(self._memory_bytes)]
-            self._process = subprocess.Popen(  # noqa: S603 (our own program)
+            self._process = subprocess.Popen(
                 [sys.executable, "-m", "streaming_app.videos.video_reader_child", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -101,7 +101,7 @@ def _of_tasks(systems: Systems, system: System, events: int) -> Trial:
 
 def _drained(system: System, ids: list[str], systems: Systems) -> Trial:
     """Start the worker and wait for the last row. The start itself counts neither as time nor as CPU."""
-    assert system.worker, system.name  # noqa: S101
+    assert system.worker, system.name
     system.rows.settle()
     system.worker.start()
     system.worker.wait(lambda: systems.nodes.broker.consumers(system.queue) > 0, "it consumed")

@@ -98,7 +98,7 @@ def _fill(systems: Systems, rows: int, plan: Plan) -> System:
 
 def _page_p99_ms(systems: Systems, system: System, plan: Plan) -> float:
     """Measure through the streaming app and the history API, as a page does."""
-    tokens, draw = Tokens(systems.nodes.state.secret("secret_key")), random.Random(1)  # noqa: S311 (not a secret)
+    tokens, draw = Tokens(systems.nodes.state.secret("secret_key")), random.Random(1)
     api = systems.history_api(system.database)
     viewers = [f"viewer-{draw.randrange(VIEWERS):05}" for _ in range(plan.size(PAGES, 400))]
     requests = [get("/api/history", {"Authorization": f"Bearer {tokens.viewer(viewer)}"}) for viewer in viewers]

@@ -69,7 +69,7 @@ def _postgres_alone(systems: Systems, events: int) -> Trial:
     argv = [sys.executable, "-m", "proof.bench.peers.bare_postgres"]
     environment = inherited_environment(DATABASE_URL=systems.nodes.postgres.url(HISTORY))
     writers = [
-        subprocess.Popen(  # noqa: S603
+        subprocess.Popen(
             argv,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -84,8 +84,8 @@ def _postgres_alone(systems: Systems, events: int) -> Trial:
     try:
         for number, writer in enumerate(writers):
             part = lines[number::CONNECTIONS]
-            assert writer.stdin, "opened above"  # noqa: S101
-            assert writer.stdout, "opened above"  # noqa: S101
+            assert writer.stdin, "opened above"
+            assert writer.stdout, "opened above"
             writer.stdin.write("\n".join([str(len(part)), *part, ""]))
             writer.stdin.flush()
             if writer.stdout.readline() != "ready\n":
@@ -105,7 +105,7 @@ def _postgres_alone(systems: Systems, events: int) -> Trial:
 
 def _start_writing(writers: list[subprocess.Popen[str]]) -> list[str]:
     for writer in writers:
-        assert writer.stdin, "a pipe"  # noqa: S101
+        assert writer.stdin, "a pipe"
         writer.stdin.write("go\n")
         writer.stdin.flush()
     return [writer.communicate()[0] for writer in writers]

@@ -51,7 +51,7 @@ def measure(systems: Systems, plan: Plan) -> list[Figure]:
 
 def _send(ours: System, events: int) -> dict[str, dict[int, float]]:
     """Send so many more events. Then return the megabytes of each process, by process number."""
-    assert ours.worker, "ours has one"  # noqa: S101
+    assert ours.worker, "ours has one"
     trial.batches(ours, events)
     return {"web": _resident(ours.web), "worker": _resident(ours.worker)}
 
