@@ -215,8 +215,8 @@ def _check_database(parts: Mapping[str, str]) -> None:
         raise ValueError("a port in it is not a number from 1 to 65535; " + EXPECTED_DATABASE)
     if len(ports) not in {1, len(hosts)}:
         raise ValueError("it has more ports than hosts, or fewer: expected one for each, or one for all")
-    if any("@" in host or any(map(str.isspace, host)) for host in hosts if not host.startswith("/")):
-        raise ValueError("its host has an @ or a blank; " + EXPECTED_DATABASE)
+    if any(re.search(r"[@\s\[\]]", host) for host in hosts if not host.startswith("/")):
+        raise ValueError("its host has an @, a blank or a stray bracket; " + EXPECTED_DATABASE)
     if re.search("[/@]", parts.get("dbname", "")) or "://" in parts.get("dbname", ""):
         raise ValueError("the name of its database has a / or an @; " + EXPECTED_DATABASE)
     for name in _DATABASE_FILES:

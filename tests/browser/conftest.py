@@ -48,8 +48,9 @@ def library(tmp_path_factory: pytest.TempPathFactory, clips: Path) -> tuple[Path
 
 
 @pytest.fixture
-def site(library: tuple[Path, Path]) -> Iterator[Site]:
-    with running_site(*library) as site:
+def site(library: tuple[Path, Path], tmp_path: Path) -> Iterator[Site]:
+    # An outbox of its own: what a test leaves in it, the next one would adopt.
+    with running_site(*library, tmp_path / "outbox") as site:
         yield site
 
 

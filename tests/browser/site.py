@@ -80,7 +80,7 @@ def _playback(events: list[ViewEvent]) -> dict[str, Any]:
 
 
 @contextmanager
-def running_site(videos: Path | None, cache: Path) -> Iterator[Site]:
+def running_site(videos: Path | None, cache: Path, outbox: Path) -> Iterator[Site]:
     """Serve the streaming app and its history API until the block ends."""
     site = Site(RecordingLink())
     with serving(_history_api(site)) as history_url:
@@ -91,7 +91,7 @@ def running_site(videos: Path | None, cache: Path) -> Iterator[Site]:
             viewer_events_per_s=VIEWER_EVENTS_PER_S,
         )
         app = create_app(settings)
-        publisher = Publisher(site.link, Outbox(cache / "outbox", max_bytes=1024 * 1024))
+        publisher = Publisher(site.link, Outbox(outbox, max_bytes=1024 * 1024))
         app.extensions["flixtrail"] = replace(app.extensions["flixtrail"], publisher=publisher)
         publisher.start()
         until(lambda: publisher.ready, what="the publisher")

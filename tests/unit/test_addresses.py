@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from kombu import Connection
 from psycopg.conninfo import conninfo_to_dict
@@ -88,6 +88,7 @@ def test_a_malformed_address_is_named_and_nothing_of_it_is_repeated(variable: st
 
 
 @given(st.text("/@:?#%[];,&= a1", max_size=30))
+@example("@ [")
 def test_whatever_stands_in_an_address_it_starts_or_is_named(text: str) -> None:
     for variable, scheme in (("AMQP_URL", "amqp"), ("DATABASE_URL", "postgresql"), ("HISTORY_API_URL", "http")):
         model, more = MODELS[variable]
