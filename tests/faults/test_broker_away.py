@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from time import monotonic
-from uuid import uuid4
 
 import pytest
 import urllib3
@@ -28,21 +28,6 @@ pytestmark = pytest.mark.rabbitmq
 RETURNED = 'flixtrail_messages_total{outcome="returned"}'
 
 
-@pytest.fixture
-def demo(rabbitmq_demo: Demo) -> Demo:
-    return rabbitmq_demo
-
-
-@pytest.fixture
-def viewer_id() -> str:
-    return f"patient-{uuid4()}"
-
-
-@pytest.fixture
-def client(demo: Demo, viewer_id: str) -> Client:
-    return Client(demo.url, demo.token(viewer_id))
-
-
 def alive(client: Client) -> bool:
     try:
         return client.get("/readyz").status == 200
@@ -56,18 +41,15 @@ def returned(client: Client) -> float:
     return sum(float(line.split()[-1]) for line in lines if line.startswith(RETURNED))
 
 
-def test_a_frozen_broker_hangs_nobody(demo: Demo, client: Client, viewer_id: str) -> None:
-    with frozen(demo.status()["broker"]["pid"]):
-        ids = []
-        for _ in range(12):
-            ids.append(accepted(client, a_view()))
-            streams_and_lives(client)
-        assert demo.outbox()
-    stored_once(demo, viewer_id, ids)
+FAULTS: dict[str, Callable[[Demo], AbstractContextManager[None]]] = {
+    "frozen": lambda demo: frozen(demo.status()["broker"]["pid"]),
+    "out of memory": out_of_memory,
+}
 
 
-def test_a_broker_that_is_out_of_memory_hangs_nobody(demo: Demo, client: Client, viewer_id: str) -> None:
-    with out_of_memory(demo):
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_broker_that_answers_nobody_hangs_nobody(demo: Demo, client: Client, viewer_id: str, fault: str) -> None:
+    with FAULTS[fault](demo):
         ids = []
         for _ in range(12):
             ids.append(accepted(client, a_view()))

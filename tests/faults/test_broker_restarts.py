@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from uuid import uuid4
 
 import pytest
 
@@ -26,22 +25,6 @@ pytestmark = pytest.mark.rabbitmq
 #: Once the broker answers again.
 CONSUMING_AGAIN_S = 10
 PREFETCH = service_parts.WORKER_PROCESSES * celeryconfig.worker_prefetch_multiplier
-
-
-@pytest.fixture
-def demo(rabbitmq_demo: Demo) -> Demo:
-    rabbitmq_demo.settled()
-    return rabbitmq_demo
-
-
-@pytest.fixture
-def viewer_id() -> str:
-    return f"persistent-{uuid4()}"
-
-
-@pytest.fixture
-def client(demo: Demo, viewer_id: str) -> Client:
-    return Client(demo.url, demo.token(viewer_id))
 
 
 def all_consume(demo: Demo, timeout_s: float) -> None:

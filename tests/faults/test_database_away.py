@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from uuid import uuid4
 
 import psycopg
 import pytest
@@ -31,22 +30,6 @@ NOTICED_S = 5
 MESSAGES = 20
 
 Fault = Callable[[Demo], AbstractContextManager[None]]
-
-
-@pytest.fixture
-def demo(rabbitmq_demo: Demo) -> Demo:
-    rabbitmq_demo.settled()
-    return rabbitmq_demo
-
-
-@pytest.fixture
-def viewer_id() -> str:
-    return f"faithful-{uuid4()}"
-
-
-@pytest.fixture
-def client(demo: Demo, viewer_id: str) -> Client:
-    return Client(demo.url, demo.token(viewer_id))
 
 
 def stored(demo: Demo, ids: list[str]) -> bool:

@@ -24,12 +24,6 @@ pytestmark = pytest.mark.rabbitmq
 BACK_S = 10
 
 
-@pytest.fixture
-def demo(rabbitmq_demo: Demo) -> Demo:
-    rabbitmq_demo.settled()
-    return rabbitmq_demo
-
-
 def the_queue(channel: StdChannel) -> None:
     HISTORY(channel).delete()
 

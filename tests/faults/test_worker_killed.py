@@ -26,11 +26,6 @@ EVENTS = 40
 
 
 @pytest.fixture
-def demo(rabbitmq_demo: Demo) -> Demo:
-    return rabbitmq_demo
-
-
-@pytest.fixture
 def database(demo: Demo) -> Iterator[psycopg.Connection]:
     with psycopg.connect(demo.status()["database"]["url"], autocommit=True) as connection:
         yield connection

@@ -23,7 +23,7 @@ from history_worker.unstorable_events import write_storable
 from proof.chaos.recompute import playbacks_differ
 from tests.fakes import an_event
 from tests.integration import writer_before
-from tests.integration.database import a_database, a_server, an_empty
+from tests.integration.database import a_server
 from view_events.event import ViewEvent
 
 #: What fits into SMALL_BYTES (history_worker/store/writer.py): a range takes 15 bytes at least.
@@ -33,19 +33,6 @@ LONGEST_WAIT_S = 1.0
 
 #: Prepares a database, then gives batches that cost alike.
 Attack = Callable[[Engine], Iterator[list[ViewEvent]]]
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with a_database() as url:
-        yield url
-
-
-@pytest.fixture
-def engine(url: str) -> Iterator[Engine]:
-    engine = an_empty(url)
-    yield engine
-    engine.dispose()
 
 
 def tiny(playback_id: UUID, numbers: Sequence[int], gap_s: float = 0.2, **fields: Any) -> list[ViewEvent]:

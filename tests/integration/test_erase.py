@@ -30,24 +30,10 @@ from safe_consumer.retry import until_committed
 from service import database
 from tests.demo import environment, program
 from tests.fakes import an_event
-from tests.integration.database import a_database, an_empty
 from tests.waiting import until
 from view_events.event import ViewEvent
 
 SOON = timedelta(seconds=30)
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with a_database() as url:
-        yield url
-
-
-@pytest.fixture
-def engine(url: str) -> Iterator[Engine]:
-    engine = an_empty(url)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

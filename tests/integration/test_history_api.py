@@ -20,7 +20,7 @@ from history_worker.api import STATEMENT_TIMEOUT_MS, THREADS_A_VIEWER, connect_b
 from history_worker.settings import ApiSettings
 from history_worker.store import queries
 from streaming_app.history_client import TIMEOUT_S
-from tests.integration.database import a_database
+from tests.integration.database import an_empty
 from tests.waiting import until
 
 TOKEN = "a-token-of-enough-length"
@@ -28,11 +28,11 @@ HEADERS = {"Authorization": f"Bearer {TOKEN}"}
 
 
 @pytest.fixture(scope="module")
-def engine() -> Iterator[Engine]:
-    with a_database() as url:
-        engine = connect_briefly(url)
-        yield engine
-        engine.dispose()
+def engine(url: str) -> Iterator[Engine]:
+    an_empty(url).dispose()
+    engine = connect_briefly(url)
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture(scope="module")

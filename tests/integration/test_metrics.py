@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import psutil
 import psycopg
-import pytest
 import urllib3
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -23,20 +21,6 @@ from tests.faults.database import refusing
 from tests.waiting import until
 
 HTTP = urllib3.PoolManager(timeout=5, retries=False)
-
-
-@pytest.fixture(params=["rabbitmq_demo", "embedded_demo"])
-def demo(request: pytest.FixtureRequest) -> Demo:
-    one: Demo = request.getfixturevalue(request.param)
-    one.settled()
-    return one
-
-
-@pytest.fixture
-def rabbitmq(rabbitmq_demo: Demo) -> Iterator[Demo]:
-    rabbitmq_demo.settled()
-    yield rabbitmq_demo
-    rabbitmq_demo.settled()
 
 
 def figure(url: str, name: str, **labels: str) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -13,23 +12,9 @@ from sqlalchemy import Engine, text
 from history_worker.store.writer import write
 from proof.chaos.recompute import playbacks_differ
 from tests.fakes import an_event
-from tests.integration.database import a_database, an_empty
 from view_events.event import ViewEvent
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with a_database() as url:
-        yield url
-
-
-@pytest.fixture
-def engine(url: str) -> Iterator[Engine]:
-    engine = an_empty(url)
-    yield engine
-    engine.dispose()
 
 
 def some(number: int, chance: random.Random) -> list[ViewEvent]:

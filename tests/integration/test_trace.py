@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator
 from typing import Any
 from uuid import uuid4
 
@@ -22,20 +21,6 @@ from tests.faults.database import refusing
 from tests.waiting import until
 from view_events.event import TASK, VERSION, ViewEvent, encode
 from view_events.topology import HISTORY
-
-
-@pytest.fixture(params=["rabbitmq_demo", "embedded_demo"])
-def demo(request: pytest.FixtureRequest) -> Demo:
-    one: Demo = request.getfixturevalue(request.param)
-    one.settled()
-    return one
-
-
-@pytest.fixture
-def rabbitmq(rabbitmq_demo: Demo) -> Iterator[Demo]:
-    rabbitmq_demo.settled()
-    yield rabbitmq_demo
-    rabbitmq_demo.settled()
 
 
 @pytest.fixture

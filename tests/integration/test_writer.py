@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,23 +18,9 @@ from history_worker.store.writer import write
 from service.database import is_refusal
 from streaming_app.recording.stream_views import derived_id
 from tests.fakes import an_event
-from tests.integration.database import a_database, an_empty
 from view_events.event import ViewEvent
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    with a_database() as url:
-        yield url
-
-
-@pytest.fixture
-def engine(url: str) -> Iterator[Engine]:
-    engine = an_empty(url)
-    yield engine
-    engine.dispose()
 
 
 def playback(seconds: int = 6, **fields: Any) -> list[ViewEvent]:
