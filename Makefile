@@ -32,7 +32,7 @@ load: dev-venv  ## load the running demo, and fail when a view is lost  [HOST US
 chaos: dev-venv  ## kill everything while views flow; fail when one is lost  [SEED MINUTES FAULTS BROKER BROWSER BROKER_IMAGE]
 	@$(BIN)/python -m proof.chaos
 
-bench: dev-venv bench-venv  ## measure beside other ways of doing the same  [QUICK=1 ONLY=P1,P2]
+bench: dev-venv bench-venv  ## measure beside other ways of doing the same  [QUICK=1 ONLY=P1,P2 BROKER_IMAGE]
 	@$(BIN)/python -m proof.bench
 
 lessons: demo-venv  ## run each concept of messaging on a real RabbitMQ  [ONLY="exchanges queues" BROKER_IMAGE RECORD=1]

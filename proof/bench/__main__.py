@@ -44,6 +44,7 @@ event that was sent is in the table.
   QUICK=1 make bench       P1 to P3 in a few minutes; fails far below proof/bench/recorded.json
   ONLY=P1,P4 make bench    only these
   RECORD=1 make bench      keep the ratios in proof/bench/recorded.json
+  BROKER_IMAGE=rabbitmq:4.3.6-management make bench    another RabbitMQ, in a container
   python -m proof.bench page   write docs/benchmarks.md from var/bench/results.json
 
 \b
@@ -72,8 +73,16 @@ Results: var/bench/results.json, var/bench/*.svg; logs: var/bench/state/log.
     is_flag=True,
     help="Keep the ratios in proof/bench/recorded.json. Quick runs are compared with them.",
 )
+@click.option(
+    "--broker-image",
+    envvar="BROKER_IMAGE",
+    default="",
+    help="RabbitMQ from this image, in a container, such as rabbitmq:4.3.6-management. None: the installed one.",
+)
 @click.pass_context
-def main(context: click.Context, only: str, rounds: int, share: float, *, quick: bool, record: bool) -> None:
+def main(
+    context: click.Context, only: str, rounds: int, share: float, broker_image: str, *, quick: bool, record: bool
+) -> None:
     if context.invoked_subcommand:
         return
     wanted = _wanted(only, quick=quick)
@@ -83,6 +92,7 @@ def main(context: click.Context, only: str, rounds: int, share: float, *, quick:
         wanted=wanted,
         step=lambda _what: None,
         peers="P9" in wanted,
+        broker_image=broker_image,
     )
     console = Console(highlight=False)
     for number in STOP_SIGNALS:
@@ -150,7 +160,7 @@ def _measure(plan: Plan, console: Console, results: Results) -> None:
     measures = list(dict.fromkeys(measure for name, measure in table_of().items() if name in plan.wanted))
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("starting RabbitMQ and PostgreSQL", total=len(measures))
-        with Nodes(FOLDER / "state") as nodes:
+        with Nodes(FOLDER / "state", plan.broker_image) as nodes:
             systems = Systems(nodes)
             results.versions = machine.versions(nodes)
             for measure in measures:
@@ -171,7 +181,8 @@ def _measure(plan: Plan, console: Console, results: Results) -> None:
 def _command(plan: Plan, *, quick: bool) -> str:
     everything = frozenset((*table_of(), "P9"))
     only = "" if quick or plan.wanted == everything else f"ONLY={','.join(sorted(plan.wanted))} "
-    return f"{only}{'QUICK=1 ' if quick else ''}make bench"
+    image = f"BROKER_IMAGE={plan.broker_image} " if plan.broker_image else ""
+    return f"{image}{only}{'QUICK=1 ' if quick else ''}make bench"
 
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:

@@ -11,18 +11,21 @@ from pathlib import Path
 from time import sleep
 from typing import Self
 
+import psutil
 import psycopg
 
 from local import leftover_processes, service_parts
 from local.environment import inherited_environment
 from local.errors import AlreadyRunning
 from local.postgres import HISTORY, Postgres
+from local.processes import process_tree
 from local.rabbitmq import RabbitMQ
 from local.rabbitmq_programs import HOW_TO_INSTALL, is_installed
 from local.state import State
 from local.unsupervised_part import ROOT, Program
 from proof.bench.broker import Broker
 from proof.bench.errors import BenchError, NotSafe
+from proof.chaos.broker import BrokerInContainer
 
 #: The peers' rows: the same columns and key as ours, but nothing derived from them.
 PEERS = "peers"
@@ -42,18 +45,45 @@ MORE_SETTINGS = "\ntrack_commit_timestamp = on\nshared_buffers = 1GB\n"
 MONITORING = re.compile(r"^(management|collect_statistics).*\n", re.MULTILINE)
 
 
+class UnmonitoredContainer(BrokerInContainer):
+    """A node in a container that collects figures as rarely as RabbitMQ does by default."""
+
+    MORE_SETTINGS = ""
+
+
+class ContainerProgram(Program):
+    """A node in a container."""
+
+    def __init__(self, node: BrokerInContainer, state: State) -> None:
+        super().__init__(node.part(), state)
+        self._node = node
+
+    def processes(self) -> list[psutil.Process]:
+        """Return the node's processes, not Docker's client."""
+        return process_tree(self._node.pid())
+
+    def stop(self) -> None:
+        """Stop the node, and remove its container."""
+        super().stop()
+        self._node.close()
+
+
 class Nodes:
-    """Both servers, from their start to their end. Use it with `with`. Raises BenchError."""
+    """Both servers, from their start to their end. Use it with `with`. Raises BenchError.
+
+    `broker_image`: the image of a RabbitMQ to run in a container. Without it, the installed one runs.
+    """
 
     broker: Broker
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, broker_image: str = "") -> None:
         self.state = State(folder)
+        self._broker_image = broker_image
         self._started: list[Program] = []
         self._lock = ExitStack()
 
     def __enter__(self) -> Self:
-        if not is_installed():
+        if not self._broker_image and not is_installed():
             raise BenchError(f"`make bench` needs RabbitMQ on this machine. {HOW_TO_INSTALL}")
         self.state.make()
         try:
@@ -86,19 +116,19 @@ class Nodes:
     def _start(self) -> None:
         shutil.rmtree(self.state.logs, ignore_errors=True)
         self.state.make_subfolders()
-        rabbitmq = RabbitMQ(self.state)
-        rabbitmq.configure()
-        configuration = rabbitmq.home / "rabbitmq.conf"
-        configuration.write_text(MONITORING.sub("", configuration.read_text()))
-        (rabbitmq.home / "enabled_plugins").write_text("[].\n")
+        rabbitmq = self._configure_broker()
         self.postgres = Postgres(self.state)
         self.postgres.initialise()
         with (self.postgres.data / "postgresql.conf").open("a") as file:
             file.write(MORE_SETTINGS)
-        epmd = Program(rabbitmq.epmd_part(), self.state)
         self.postgres_program = Program(self.postgres.part(), self.state)
-        self.rabbitmq_program = Program(rabbitmq.part(), self.state)
-        for program in (epmd, self.postgres_program, self.rabbitmq_program):
+        epmd = []
+        if isinstance(rabbitmq, BrokerInContainer):
+            self.rabbitmq_program: Program = ContainerProgram(rabbitmq, self.state)
+        else:
+            self.rabbitmq_program = Program(rabbitmq.part(), self.state)
+            epmd = [Program(rabbitmq.epmd_part(), self.state)]
+        for program in (*epmd, self.postgres_program, self.rabbitmq_program):
             self._started.append(program)
             program.start()
         self.postgres_program.wait(self.postgres.is_ready, "PostgreSQL took connections")
@@ -111,6 +141,18 @@ class Nodes:
         self.broker_url = rabbitmq.url
         self.broker = Broker(rabbitmq.url)
         self.broker.declare_topology()
+
+    def _configure_broker(self) -> RabbitMQ:
+        if self._broker_image:
+            container = UnmonitoredContainer(self.state, self._broker_image)
+            container.configure()
+            return container
+        rabbitmq = RabbitMQ(self.state)
+        rabbitmq.configure()
+        configuration = rabbitmq.home / "rabbitmq.conf"
+        configuration.write_text(MONITORING.sub("", configuration.read_text()))
+        (rabbitmq.home / "enabled_plugins").write_text("[].\n")
+        return rabbitmq
 
     def _refuse_unsafe(self) -> None:
         for name, value in self.settings(SAFE).items():

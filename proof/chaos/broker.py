@@ -67,6 +67,8 @@ class PrivateBroker(RabbitMQ):
 class BrokerInContainer(RabbitMQ):
     """A node of another version, from its image. The container, and so its disk, exists as long as the run."""
 
+    MORE_SETTINGS = "collect_statistics_interval = 250\n"
+
     def __init__(self, state: State, image: str) -> None:
         super().__init__(state)
         self._image = image
@@ -80,10 +82,8 @@ class BrokerInContainer(RabbitMQ):
         definitions.write_text(json.dumps(self._definitions()))
         configuration = self.home / "chaos.conf"
         configuration.write_text(
-            "load_definitions = /chaos/definitions.json\n"
-            "collect_statistics_interval = 250\n"
             # Relative to the machine's memory: inside a container, the node sees all of it.
-            "vm_memory_high_watermark.relative = 0.4\n"
+            f"load_definitions = /chaos/definitions.json\n{self.MORE_SETTINGS}vm_memory_high_watermark.relative = 0.4\n"
         )
         for path in (definitions, configuration):
             path.chmod(0o644)
@@ -139,6 +139,12 @@ class BrokerInContainer(RabbitMQ):
     def control(self, *command: str, program: str = "rabbitmqctl") -> bool:
         """Run `rabbitmqctl`, or another program of the node, in the container. Returns whether it succeeded."""
         return _ran([self._docker, "exec", self._name, program, *command], dict(os.environ))
+
+    def pid(self) -> int | None:
+        """Return the process of the running container. It is no descendant of Docker's client."""
+        argv = [self._docker, "inspect", "--format={{.State.Pid}}", self._name]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        return int(done.stdout) or None if done.returncode == 0 else None
 
     def close(self) -> None:
         """Remove the container and its data."""

@@ -21,6 +21,7 @@ class Plan(msgspec.Struct, frozen=True):
     wanted: frozenset[str]
     step: Callable[[str], None]
     peers: bool  #: whether peers without a target run, too (P9)
+    broker_image: str = ""  #: of a RabbitMQ in a container; empty: the installed one
 
     def size(self, events: int, at_least: int = 1_000) -> int:
         """Return how many events to measure, for a full run's number of events."""
