@@ -1,6 +1,6 @@
 """Configures Celery for every service of Flixtrail. Each comment says what a setting guarantees.
 
-`history_worker/app.py` reads it to consume, `streaming_app/recording/publisher.py` to publish.
+`history_worker/app.py` reads it to consume, `streaming_app/__init__.py` to publish.
 """
 
 from service import addresses

@@ -26,7 +26,7 @@ ANSWER_S = 8
 #: The prefix of our tasks' names.
 OWN_TASKS = "history."
 #: The task that writes several messages in one transaction (history_worker/tasks.py).
-GROUP_TASK = "history.record_group"
+GROUP_TASK = "history.record_messages"
 
 undecodable_properties.tolerate()
 try:

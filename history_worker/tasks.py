@@ -1,7 +1,8 @@
 """The tasks of a worker: write, commit, then ack.
 
-`record_views` is the usual way: it writes several messages in one transaction. If anything is wrong with one of them,
-nothing is written, and `record_one_message` writes each by itself and finds out what it is.
+`record_messages` is the usual way: it writes all messages that wait in one transaction. If anything is wrong with one
+of them, nothing is written, and `record_views`, the task that a message names, writes each by itself and finds out what
+it is.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ log = structlog.get_logger(__name__)
 class TryEachMessage(Ignore):  # type: ignore[misc]
     """Something is wrong with one of several messages, so each is to be tried by itself.
 
-    Raised by `record_views`. Celery does not log it; `safe_consumer.group_commit` acts on it.
+    Raised by `record_messages`. Celery does not log it; `safe_consumer.group_commit` acts on it.
     """
 
 
 @app.task(name=GROUP_TASK)  # type: ignore[untyped-decorator]
-def record_views(deliveries: Sequence[Delivery]) -> None:
+def record_messages(deliveries: Sequence[Delivery]) -> None:
     """Write the events of several messages in one transaction. When this returns, they are committed.
 
     Then the worker acknowledges each message. The order is always the same: commit, then ack. A crash between the two
@@ -66,7 +67,7 @@ def record_views(deliveries: Sequence[Delivery]) -> None:
 
 
 @app.task(name=TASK, bind=True, Request="safe_consumer.request:Request")  # type: ignore[untyped-decorator]
-def record_one_message(self: Task, events: Sequence[dict[str, Any]], version: int = VERSION) -> None:
+def record_views(self: Task, events: Sequence[dict[str, Any]], version: int = VERSION) -> None:
     """Write the events of one message. When this returns, they are committed.
 
     Celery acknowledges the message after this returns (`task_acks_late`).

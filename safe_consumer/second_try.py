@@ -18,7 +18,7 @@ from weakref import ref
 import structlog
 from celery import bootsteps, current_app, states
 from celery.worker.consumer.tasks import Tasks
-from kombu import Connection
+from kombu import Connection, Queue
 from kombu.message import Message
 from kombu.transport.base import StdChannel
 from sqlalchemy import Engine, text
@@ -130,11 +130,11 @@ def try_waiting() -> None:
         while (
             monotonic() < deadline
             and not shutdown.asked()
-            and _something_waits(channel)
+            and ours.second_try_queue(channel).queue_declare(passive=True).message_count
             and database_answers(ours.engine())
         ):
-            raw = channel.basic_get(topology.ALONE.name)
-            if raw is None or not try_one(channel, raw, channel.message_to_python(raw)):
+            raw = channel.basic_get(ours.second_try_queue.name)
+            if raw is None or not try_one(channel, raw, channel.message_to_python(raw), ours.second_try_queue):
                 break
     except AWAY as error:
         log.debug("history.alone cannot be read", reason=one_line(error))
@@ -142,10 +142,6 @@ def try_waiting() -> None:
     except BaseException:
         LINK.discard()  # RabbitMQ requeues its unacknowledged message
         raise
-
-
-def _something_waits(channel: StdChannel) -> bool:
-    return bool(topology.ALONE(channel).queue_declare(passive=True).message_count)
 
 
 def database_answers(engine: Engine) -> bool:
@@ -162,16 +158,17 @@ def database_answers(engine: Engine) -> bool:
         return False
 
 
-def try_one(channel: StdChannel, raw: Any, message: Message) -> bool:
-    """Reset a message's delivery count, or try the message, or give it up. Returns False if the check should end now.
+def try_one(channel: StdChannel, raw: Any, message: Message, queue: Queue) -> bool:
+    """Reset the delivery count of a message of `queue`, or try it, or give it up.
 
-    The message is acknowledged last. After a crash it is still in the queue, perhaps together with its copy.
+    Returns False if the check should end now. The message is acknowledged last. After a crash it is still in the queue,
+    perhaps together with its copy.
     """
     headers = message.headers
     tries = count_in(headers, "x-delivery-count")
     if ALONE_SINCE not in headers:
         # Publish it anew: its delivery count then begins at 0 with every version of RabbitMQ.
-        copy(channel, raw, topology.ALONE.name, {ALONE_SINCE: _now()})
+        copy(channel, raw, queue.name, {ALONE_SINCE: _now()})
     elif tries >= TRIES:
         give_up(channel, raw, Reason("delivery-limit", f"its worker died, also when it was tried alone: {tries} times"))
     elif wrong := fault(message):
@@ -186,7 +183,7 @@ def try_one(channel: StdChannel, raw: Any, message: Message) -> bool:
         elif result.state != states.SUCCESS:
             # The task asks for a requeue: the worker stops, or no broker accepts the dead letters. Publish the message
             # anew, because requeueing it would count as a try, and no process has died.
-            copy(channel, raw, topology.ALONE.name, {ALONE_SINCE: headers[ALONE_SINCE]})
+            copy(channel, raw, queue.name, {ALONE_SINCE: headers[ALONE_SINCE]})
             message.ack()
             return False
     message.ack()

@@ -21,7 +21,7 @@ from service.listening import ORPHAN_CHECK_S
 
 log = structlog.get_logger(__name__)
 
-#: Seconds for running requests. Requests that record take at most 0.25 s; the rest of the time is for video bytes.
+#: Seconds for running requests. Requests that record take at most 1.25 s (recording/deadlines.py).
 GRACE_S = 2.5
 #: Seconds after which the main process kills a process that is still running: GRACE_S, LAST_WORDS_S and a reserve.
 KILL_AFTER_S = 5

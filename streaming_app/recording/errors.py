@@ -58,7 +58,7 @@ class TooMany(RecordingError):
 class NotAccepted(RecordingError):
     """A view was neither confirmed by the broker nor committed to the outbox in time. Send it again with the same id.
 
-    Raised by `Publisher.publish`. Answered with 503, Retry-After and the ids.
+    The future of `Publisher.submit` ends with it. Answered with 503, Retry-After and the ids.
     """
 
 

@@ -197,7 +197,7 @@ def test_a_message_that_calls_other_tasks_is_a_dead_letter(demo: Demo, broker: C
 
 
 def test_no_task_but_ours_is_run(demo: Demo, broker: Connection) -> None:
-    others = ["celery.chord_unlock", "celery.accumulate", "celery.starmap", "history.record_group"]
+    others = ["celery.chord_unlock", "celery.accumulate", "celery.starmap", "history.record_messages"]
     for task in others:
         publish(broker, body(encode([an_event()])), headers(task=task))
     assert reasons_of(demo, broker, len(others)) == ["unknown-task"] * len(others)
@@ -215,7 +215,7 @@ def test_headers_that_celery_would_act_upon_change_nothing(broker: Connection, d
         "groups": ["x"],
         "root_id": 5,
         "parent_id": [1],
-        "shadow": "history.record_group",
+        "shadow": "history.record_messages",
         "retries": "x",
         "ignore_result": False,
         "replaced_task_nesting": "x",

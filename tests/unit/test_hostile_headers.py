@@ -133,7 +133,7 @@ def test_another_third_part_is_refused(third: bytes) -> None:
     assert wrong.kind == "calls-others"
 
 
-@pytest.mark.parametrize("task", ["history.record_group", "celery.chord_unlock", "celery.accumulate"])
+@pytest.mark.parametrize("task", ["history.record_messages", "celery.chord_unlock", "celery.accumulate"])
 def test_a_message_may_name_the_task_of_views_only(task: str) -> None:
     with pytest.raises(Malformed) as refused:
         check_outline(message({"id": "1", "task": task}))

@@ -17,6 +17,7 @@ from safe_consumer import second_try
 from safe_consumer.dead_letter_reasons import ALONE_SINCE, KIND
 from safe_consumer.second_try import SecondTry, try_one, try_waiting
 from tests.fakes import an_event
+from view_events import topology
 from view_events.event import TASK, VERSION, encode
 
 PROCESSES = 2
@@ -133,7 +134,9 @@ def take_one(channel: FakeChannel, events: object, *, version: int = VERSION, **
     headers = {"task": TASK, "id": "7d0b", ALONE_SINCE: "then", **headers}
     form = {"content_type": "application/json", "content_encoding": "utf-8"}
     message = Message(body=body, headers=headers, delivery_tag=7, channel=channel, **form)
-    return try_one(cast("Any", channel), amqp.Message(body, application_headers=headers, **form), message)
+    return try_one(
+        cast("Any", channel), amqp.Message(body, application_headers=headers, **form), message, topology.ALONE
+    )
 
 
 def tried_by(monkeypatch: pytest.MonkeyPatch, task: Callable[..., None]) -> None:

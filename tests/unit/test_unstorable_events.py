@@ -33,6 +33,7 @@ from safe_consumer.dead_letter_reasons import (
 from safe_consumer.second_try import try_one
 from service.database import TookTooLong, is_refusal
 from tests.fakes import an_event, ids
+from view_events import topology
 from view_events.event import RETENTION, TASK, VERSION, UnknownEventVersion, ViewEvent, encode, first_id
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -265,16 +266,16 @@ def test_a_dead_letter_whose_copy_was_not_taken_stays() -> None:
 def test_what_waits_to_be_tried_alone_is_acknowledged_after_its_copy_is_confirmed() -> None:
     for headers, queue in (({"x-delivery-count": 21}, "history.alone"), ({ALONE_SINCE: "now"}, "views.dead")):
         channel = FakeChannel()
-        assert try_one(cast("Any", channel), *held(channel, **headers))
+        assert try_one(cast("Any", channel), *held(channel, **headers), topology.ALONE)
         assert channel.calls == [f"publish to {queue}", "ack 7"]
         channel = FakeChannel(away=True)
         with pytest.raises(ConnectionResetError):
-            try_one(cast("Any", channel), *held(channel, **headers))
+            try_one(cast("Any", channel), *held(channel, **headers), topology.ALONE)
         assert channel.calls == []
 
 
 def test_what_was_tried_alone_three_times_is_given_up() -> None:
     channel = FakeChannel()
-    assert try_one(cast("Any", channel), *held(channel, **{ALONE_SINCE: "now", "x-delivery-count": 3}))
+    assert try_one(cast("Any", channel), *held(channel, **{ALONE_SINCE: "now", "x-delivery-count": 3}), topology.ALONE)
     assert channel.calls == ["publish to views.dead", "ack 7"]
     assert channel.published[KIND] == "delivery-limit"
