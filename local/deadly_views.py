@@ -1,8 +1,7 @@
 """In a demo only: a viewer whose views kill the process that writes them, for `flixtrail poison --kills-worker`.
 
 It simulates faults that no code of ours can catch: a bug in a C library, or the machine's out-of-memory killer. Only
-local/worker_launcher.py imports it, so no worker outside a demo has it. proof/chaos/killing.py does the same with other
-viewers.
+local/worker_launcher.py and proof/chaos/killing.py import it, so no worker outside a demo has it.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Postgres:
     """The private server of one state folder."""
 
     def __init__(self, state: State) -> None:
-        #: The folder by its real name, not `plain`: the kernel reports this name for its processes.
+        #: The folder by its real name, not `safe_path`: the kernel reports this name for its processes.
         self.data = state.folder / "postgres"
         self._data = state.safe_path / "postgres"
         self._user = pwd.getpwnam(UNPRIVILEGED_USER) if os.geteuid() == 0 else None

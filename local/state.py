@@ -131,7 +131,7 @@ class State:
             with suppress(FileExistsError):  # another command of this demo was faster
                 link.symlink_to(self.folder)
         # Locked as long as this process lives, because systemd-tmpfiles deletes old folders unless they are locked.
-        file_lock.lock(folder, shared=True)
+        file_lock.lock(folder, file_lock.FOLDER, shared=True)
         return link
 
     def _short_folder(self) -> Path:
@@ -177,13 +177,16 @@ class State:
         path = self.folder / "demo.lock"
         try:
             while (descriptor := file_lock.try_lock(path)) is None:
-                if path.exists():  # otherwise that demo has just ended
+                with suppress(FileNotFoundError):  # that demo has just ended
                     raise AlreadyRunning(self._already_running(path.read_text().strip()))
-            os.ftruncate(descriptor, 0)
-            os.write(descriptor, str(os.getpid()).encode())
         except OSError as error:
             raise self.write_error(error) from None
         try:
+            try:
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, str(os.getpid()).encode())
+            except OSError as error:
+                raise self.write_error(error) from None
             yield
         finally:
             path.unlink(missing_ok=True)

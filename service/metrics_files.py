@@ -8,7 +8,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from service.file_lock import try_lock
+from service.file_lock import FOLDER, try_lock
 
 #: This variable names the folder, also for processes that start later. prometheus-client reads it once, on import.
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
@@ -73,8 +73,8 @@ def forget_dead_processes() -> None:
 def _lock(folder: Path) -> int | None:
     """Lock a folder. None: another process has the lock, or the folder is gone or another user's."""
     try:
-        return try_lock(folder) if folder.is_dir() else None
-    except OSError:
+        return try_lock(folder, FOLDER)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return None
 
 

@@ -50,7 +50,7 @@ def command(env_file: Path, compose_file: Path) -> None:
     except OSError as error:
         raise WrongSetting(f"--compose-file: cannot read {compose_file}: {error.strerror}") from None
     try:
-        known = env_file.read_text() if env_file.exists() else ""
+        known = env_file.read_text("utf-8", "surrogateescape") if env_file.exists() else ""
         have = {name for name, _ in LINE.findall(known)}
         missing = [name for name in wanted if name not in have]
         if missing:
@@ -71,4 +71,4 @@ def add(env_file: Path, known: str, names: list[str]) -> None:
     """
     separator = "" if not known or known.endswith("\n") else "\n"
     lines = "".join(f"{name}={secrets.token_hex(SECRET_BYTES)}\n" for name in names)
-    write_whole(env_file, f"{known}{separator}{lines}".encode(), make_folder=False)
+    write_whole(env_file, f"{known}{separator}{lines}".encode("utf-8", "surrogateescape"), make_folder=False)

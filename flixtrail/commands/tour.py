@@ -261,10 +261,10 @@ class Tour:
 
     def _wait_until_stored(self, accepted: list[str], before: int) -> None:
         """Wait until all of these are stored. Prints how many are missing whenever that changes."""
-        printed = -1
+        printed = left = -1
 
         def missing() -> int:
-            nonlocal printed
+            nonlocal printed, left
             self.views.check()
             stored = self._history.stored_of(accepted)
             left = len(accepted) - (stored or 0)
@@ -279,7 +279,7 @@ class Tour:
             return left
 
         if not wait_until(lambda: not missing(), TIMEOUT_S, poll_interval_s=1):
-            raise DemoError(f"{missing()} views are not stored yet. This shows more: {flixtrail_command()} watch")
+            raise DemoError(f"{left} views are not stored yet. This shows more: {flixtrail_command()} watch")
 
     def _thaw(self, worker: Worker) -> None:
         import signal

@@ -78,7 +78,10 @@ class Client:
         return not self._unsent
 
     def receive(self, buffer: bytearray) -> tuple[int, bool]:
-        """Read what has arrived. Returns the number of bytes, and whether the answer is complete. Raises Unexpected."""
+        """Read what has arrived. Returns the number of bytes, and whether the answer is complete.
+
+        Raises UnexpectedAnswer.
+        """
         count = self.socket.recv_into(buffer)
         if not count:
             raise UnexpectedAnswer("the connection was closed instead of an answer")
@@ -118,7 +121,7 @@ class Run:
         self._begun = 0
 
     def go(self) -> None:
-        """Send everything. Raises Unexpected, TimeoutError."""
+        """Send everything. Raises UnexpectedAnswer, TimeoutError."""
         outcome, expected = self._outcome, sum(map(len, self._plan.clients))
         cpu, outcome.began = time.process_time(), time.time()
         while outcome.answers < expected:

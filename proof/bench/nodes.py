@@ -62,14 +62,9 @@ class ContainerProgram(Program):
         """Return the node's processes, not Docker's client."""
         return process_tree(self._node.pid())
 
-    def stop(self) -> None:
-        """Stop the node, and remove its container."""
-        super().stop()
-        self._node.close()
-
 
 class Nodes:
-    """Both servers, from their start to their end. Use it with `with`. Raises BenchError.
+    """Both servers, from their start to their end. Use it with `with`. Raises BenchError, DemoError.
 
     `broker_image`: the image of a RabbitMQ to run in a container. Without it, the installed one runs.
     """
@@ -80,14 +75,14 @@ class Nodes:
         self.state = State(folder)
         self._broker_image = broker_image
         self._started: list[Program] = []
-        self._lock = ExitStack()
+        self._at_end = ExitStack()
 
     def __enter__(self) -> Self:
         if not self._broker_image and not is_installed():
             raise BenchError(f"`make bench` needs RabbitMQ on this machine. {HOW_TO_INSTALL}")
         self.state.make()
         try:
-            self._lock.enter_context(self.state.lock())
+            self._at_end.enter_context(self.state.lock())
         except AlreadyRunning:
             raise BenchError(f"A benchmark is running on {self.state.folder} already: wait for its end.") from None
         try:
@@ -103,7 +98,7 @@ class Nodes:
         for program in reversed(self._started):
             program.stop()
         self._clear()
-        self._lock.close()
+        self._at_end.close()
 
     def _clear(self) -> None:
         """End the processes of this run, or of an earlier one that was killed, and delete its data. Logs stay."""
@@ -145,6 +140,7 @@ class Nodes:
     def _configure_broker(self) -> RabbitMQ:
         if self._broker_image:
             container = UnmonitoredContainer(self.state, self._broker_image)
+            self._at_end.callback(container.close)
             container.configure()
             return container
         rabbitmq = RabbitMQ(self.state)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -72,7 +73,8 @@ class BrokerInContainer(RabbitMQ):
     def __init__(self, state: State, image: str) -> None:
         super().__init__(state)
         self._image = image
-        self._name = self.node.partition("@")[0]
+        # A run of another folder has another container.
+        self._name = f"flixtrail-{hashlib.sha256(os.fsencode(state.folder.resolve())).hexdigest()[:12]}"
         self._docker = shutil.which("docker") or "docker"
 
     def configure(self) -> None:

@@ -88,7 +88,7 @@ def describe(planned: Planned) -> str:
 
 
 def cause(scene: Scene, planned: Planned) -> AbstractContextManager[None]:
-    """Return the fault as a context manager. Entering raises NobodyThere, leaving raises NotHealed."""
+    """Return the fault as a context manager. Entering raises PartMissing, leaving raises NotHealed."""
     return FAULTS[planned.name](scene, **planned.parameters)
 
 

@@ -26,7 +26,7 @@ def write(
     commit: str = "unknown",
     versions: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the report of a run with these samples (watching.Watch) and faults to this path.
+    """Write the report of a run with these samples (watching.Sampler) and faults to this path.
 
     `problems`: why the run did not pass. `commit`: of the sources when it began. `versions`: of the broker and of the
     database.

@@ -290,7 +290,7 @@ class Run:
     # -- the end --------------------------------------------------------------------------------------------
 
     def _settle(self) -> tuple[list[str], list[Violation]]:
-        """Wait until all is quiet and right. What is not right SETTLE_S after the last event was stored
+        """Wait until all is quiet and right. What is not right SETTLE_TIMEOUT_S after the last event was stored
         is the verdict.
         """
         deadline, quiet, stored = monotonic() + SETTLE_TIMEOUT_S, 0, 0

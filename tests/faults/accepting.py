@@ -13,7 +13,7 @@ from tests.conftest import Demo
 from tests.waiting import until
 
 #: A request's deadline (deadlines.DEADLINE_S) and room for a busy machine. One that waited for a confirm, or for a
-#: connection, would take two seconds (broker.CONFIRM_TIMEOUT_S, CONNECT_TIMEOUT_S).
+#: connection, would take two seconds (confirming_connection.TIMEOUT_S).
 ANSWERED_S = 0.25 + 1
 
 

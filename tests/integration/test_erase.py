@@ -30,6 +30,7 @@ from safe_consumer.retry import until_committed
 from service import database
 from tests.demo import environment, program
 from tests.fakes import an_event
+from tests.integration.database import a_database, an_empty
 from tests.waiting import until
 from view_events.event import ViewEvent
 
@@ -392,16 +393,19 @@ def test_many_writers_and_erases_leave_nothing_that_was_received_before_and_neve
 # -- around it ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_database_from_before_gets_the_tables(url: str, engine: Engine) -> None:
-    with engine.begin() as connection:
-        connection.execute(text("DROP TABLE erasures, erased_events"))
-        connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
-        connection.execute(
-            text("INSERT INTO view_events SELECT :id, 'alice', 'c', :id, 'started', 0, NULL, now(), now()"),
-            {"id": uuid4()},
-        )
-    upgrade(url)
-    assert erase(engine, "alice").events == 1
+def test_a_database_from_before_gets_the_tables() -> None:
+    with a_database() as url:
+        engine = an_empty(url)
+        with engine.begin() as connection:
+            connection.execute(text("DROP TABLE erasures, erased_events"))
+            connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+            connection.execute(
+                text("INSERT INTO view_events SELECT :id, 'alice', 'c', :id, 'started', 0, NULL, now(), now()"),
+                {"id": uuid4()},
+            )
+        upgrade(url)
+        assert erase(engine, "alice").events == 1
+        engine.dispose()
 
 
 @pytest.mark.parametrize(("answer", "status", "left"), [("y\n", 0, 0), ("n\n", 1, 4)])
