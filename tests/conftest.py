@@ -47,8 +47,9 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def demo(tmp_path: Path, clips: Path) -> Iterator[StartDemo]:
-    """Starts demos, by default in learner mode; `demo(WORKERS="2")`. All on the same state folder, unless one is named.
+def start_demo(tmp_path: Path, clips: Path) -> Iterator[StartDemo]:
+    """Starts demos, by default in learner mode; `start_demo(WORKERS="2")`. All on the same state folder, unless one is
+    named.
 
     `ready=False` does not wait for the ready line. What still runs in the end is killed: a test of how it stops calls
     `stop()` itself.

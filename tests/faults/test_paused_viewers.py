@@ -22,13 +22,13 @@ PAUSED = 64
 
 
 @pytest.fixture
-def crowded(demo: StartDemo, tmp_path: Path) -> Iterator[Demo]:
+def crowded(start_demo: StartDemo, tmp_path: Path) -> Iterator[Demo]:
     need_rabbitmq()
     videos = tmp_path / "videos"
     videos.mkdir()
     make_clip(videos / "clip-1.mp4")
     sparse(videos / "long.mp4", 200 * 2**20)
-    one = demo(BROKER="rabbitmq", VIDEOS=str(videos))
+    one = start_demo(BROKER="rabbitmq", VIDEOS=str(videos))
     with ExitStack() as stack:
         viewers = [stack.enter_context(a_viewer(one.port)) for _ in range(PAUSED)]
         for viewer in viewers:

@@ -137,8 +137,8 @@ def expired_server(certificate: Certificate) -> Iterator[int]:
         server.close()
 
 
-def test_every_part_of_a_demo_speaks_tls(site: Site, demo: StartDemo) -> None:
-    one = demo(BROKER="auto", **site.settings())
+def test_every_part_of_a_demo_speaks_tls(site: Site, start_demo: StartDemo) -> None:
+    one = start_demo(BROKER="auto", **site.settings())
     alice = Client(one.url, one.token("alice"))
     alice.record([a_view()])
     until(alice.history, 60, what="the view in the history")

@@ -321,8 +321,8 @@ def test_a_part_that_is_killed_is_back_within_a_second(rabbitmq_demo: Demo, part
 # -- the life of a demo --------------------------------------------------------------------------------
 
 
-def test_it_leaves_nothing_behind_and_finds_its_history_again(demo: StartDemo) -> None:
-    first = demo()
+def test_it_leaves_nothing_behind_and_finds_its_history_again(start_demo: StartDemo) -> None:
+    first = start_demo()
     second = subprocess.run(
         [*program(), "demo"],
         env=environment(STATE=str(first.state), PORT="1"),
@@ -341,39 +341,39 @@ def test_it_leaves_nothing_behind_and_finds_its_history_again(demo: StartDemo) -
     assert not (first.state / "demo.lock").exists()
     assert "No demo is running" in first.cli("status", status=1)
 
-    again = demo()
+    again = start_demo()
     assert len(Client(again.url, again.token("alice")).history()) == len(ids)
     assert again.status()["database"]["pid"] != first.process.pid
 
 
 @pytest.mark.parametrize("broker", [pytest.param("rabbitmq", marks=pytest.mark.rabbitmq), "embedded"])
-def test_it_recovers_from_kill_9_of_everything_also_in_another_folder(demo: StartDemo, broker: str) -> None:
+def test_it_recovers_from_kill_9_of_everything_also_in_another_folder(start_demo: StartDemo, broker: str) -> None:
     if broker == "rabbitmq":
         need_rabbitmq()
-    first = demo(BROKER=broker)
+    first = start_demo(BROKER=broker)
     first.cli("workers", "freeze")
     ids = Client(first.url, first.token("alice")).record([a_view() for _ in range(20)])
     first.kill_everything()
 
     # And its folder is moved.
     moved = first.state.rename(first.state.with_name(HARD_NAME))
-    again = demo(moved, BROKER=broker, PORT=str(first.port))
+    again = start_demo(moved, BROKER=broker, PORT=str(first.port))
     alice = Client(again.url, again.token("alice"))
     until(lambda: len(alice.history()) == len(ids), 40, what="what was accepted before to be stored")
     assert again.cli("send", "20").splitlines()[-1] == "accepted 20 stored 20"
 
 
-def test_everything_stops_when_the_program_itself_is_killed(demo: StartDemo) -> None:
+def test_everything_stops_when_the_program_itself_is_killed(start_demo: StartDemo) -> None:
     if not shutil.which("setpriv"):
         missing("setpriv (util-linux) on this machine")
-    one = demo()
+    one = start_demo()
     one.process.kill()
     one.process.wait()
     until(lambda: not one.processes(), 20, what="its parts to be stopped")
 
 
-def test_a_killed_supervisor_is_replaced(demo: StartDemo) -> None:
-    one = demo()
+def test_a_killed_supervisor_is_replaced(start_demo: StartDemo) -> None:
+    one = start_demo()
     (supervisor,) = (process for process in one.processes() if "supervisor.supervisord" in process.cmdline())
     supervisor.kill()
     until(lambda: "the supervisor died" in one.said(), what="the demo to notice")
@@ -382,11 +382,11 @@ def test_a_killed_supervisor_is_replaced(demo: StartDemo) -> None:
     assert one.cli("send", "20").splitlines()[-1] == "accepted 20 stored 20"
 
 
-def test_a_part_that_does_not_come_up_is_named_with_the_end_of_its_log(demo: StartDemo, tmp_path: Path) -> None:
+def test_a_part_that_does_not_come_up_is_named_with_the_end_of_its_log(start_demo: StartDemo, tmp_path: Path) -> None:
     data = tmp_path / "state" / "postgres"
     data.mkdir(parents=True)
     (data / "PG_VERSION").write_text("9.6\n")
-    broken = demo(ready=False)
+    broken = start_demo(ready=False)
     assert broken.process.wait(40) == 1
     assert f"postgres did not start. The end of {broken.state}/log/postgres.log:" in broken.said()
     assert "\n  | " in broken.said()
@@ -485,9 +485,9 @@ def test_a_database_that_is_not_there_is_told_in_postgresqls_own_words(embedded_
     assert 'database "nobodys" does not exist' in line
 
 
-def test_a_reader_that_goes_away_does_not_stop_it_halfway(demo: StartDemo) -> None:
+def test_a_reader_that_goes_away_does_not_stop_it_halfway(start_demo: StartDemo) -> None:
     """`make demo | tee log`: Ctrl-C ends `tee` as well."""
-    one = demo(prefix=("sh", "-c", '"$@" | head -c 20', "-"), ready=False)
+    one = start_demo(prefix=("sh", "-c", '"$@" | head -c 20', "-"), ready=False)
     until(lambda: one.said().startswith("waiting"), what="the first line")
     until(lambda: (one.state / "state.json").exists() and _answers(one), 60, what="views to be accepted")
     for process in psutil.Process(one.process.pid).children():
@@ -498,14 +498,14 @@ def test_a_reader_that_goes_away_does_not_stop_it_halfway(demo: StartDemo) -> No
     assert "Error" not in one.said()
 
 
-def test_an_ordinary_user_runs_it(demo: StartDemo, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_an_ordinary_user_runs_it(start_demo: StartDemo, tmp_path_factory: pytest.TempPathFactory) -> None:
     if os.geteuid() != 0:
         return  # then every other test has shown it
     if not shutil.which("setpriv"):
         missing("setpriv (util-linux) on this machine")
     folder = tmp_path_factory.mktemp("nobody")
     folder.chmod(0o777)
-    one = demo(folder / "state", prefix=as_nobody(), HOME=str(folder))
+    one = start_demo(folder / "state", prefix=as_nobody(), HOME=str(folder))
     owner = psutil.Process(one.process.pid).uids()
     assert all(process.uids() == owner for process in one.processes())
     assert Client(one.url, one.token("alice")).record([a_view()])
