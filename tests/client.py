@@ -53,9 +53,16 @@ class Client:
         return ids
 
     def history(self, **fields: str) -> list[dict[str, Any]]:
-        answer = self.get("/api/history", None, **fields)
-        assert answer.status == 200, (answer.status, answer.data)
-        items: list[dict[str, Any]] = answer.json()["items"]
+        """The items. Asks again for a while if the history is away just now (503), as on a busy machine."""
+        answers = []
+
+        def answered() -> bool:
+            answers.append(self.get("/api/history", None, **fields))
+            return answers[-1].status != 503
+
+        until(answered, what="the history to answer")
+        assert answers[-1].status == 200, (answers[-1].status, answers[-1].data)
+        items: list[dict[str, Any]] = answers[-1].json()["items"]
         return items
 
 

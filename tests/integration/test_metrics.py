@@ -51,6 +51,7 @@ def test_what_was_sent_is_what_the_workers_counted(demo: Demo) -> None:
     before = {name: of_workers(demo, name) for name in ("flixtrail_views_stored_total", "flixtrail_views_known_total")}
     batches = of_workers(demo, "flixtrail_view_age_seconds_count")
     deliveries = of_workers(demo, "flixtrail_deliveries_total")
+    doubted = of_web(demo, "flixtrail_outbox_stored_total")
     for _ in range(10):
         record(demo)
     again = [a_view() for _ in range(3)]
@@ -58,13 +59,21 @@ def test_what_was_sent_is_what_the_workers_counted(demo: Demo) -> None:
         record(demo, *again)
         until(demo.broker_is_empty, 20, what="the queue to be empty", every_s=0.1)
 
-    def counted() -> dict[str, float]:
-        return {name: of_workers(demo, name) - value for name, value in before.items()}
+    def counted() -> tuple[float, float]:
+        stored, known = (of_workers(demo, name) - value for name, value in before.items())
+        return stored, known
 
-    until(lambda: counted() == dict(zip(before, (203, 3), strict=True)), 20, what="203 new rows and 3 known ones")
-    assert of_workers(demo, "flixtrail_deliveries_total") - deliveries == 12
+    until(lambda: counted()[0] == 203 and counted()[1] >= 3, 20, what="203 new rows and 3 known ones")
+    demo.settled()
+    # On a busy machine a confirm may come too late. Then the views go to the outbox, too, and arrive a second time.
+    again_at_most = of_web(demo, "flixtrail_outbox_stored_total") - doubted
+    stored, known = counted()
+    assert stored == 203
+    assert 3 <= known <= 3 + again_at_most
+    delivered = of_workers(demo, "flixtrail_deliveries_total") - deliveries
+    assert 12 <= delivered <= 12 + again_at_most
     # Messages that wait together are written together.
-    assert 1 <= of_workers(demo, "flixtrail_view_age_seconds_count") - batches <= 12
+    assert 1 <= of_workers(demo, "flixtrail_view_age_seconds_count") - batches <= delivered
     assert of_workers(demo, "flixtrail_consuming") == of_workers(demo, "flixtrail_database_up") == 2
     assert of_workers(demo, "flixtrail_views_refused_total") >= 0
 
