@@ -53,5 +53,5 @@ def _postgresql(url: str) -> str:
     try:
         with engine.connect() as connection:
             return str(connection.execute(text("SHOW server_version")).scalar_one()).partition(" ")[0]
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001 (as above)
         return "?"
